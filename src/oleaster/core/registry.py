@@ -1,0 +1,45 @@
+"""Named tables of plain functions: the one way in which anything is plugged in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from oleaster.core.errors import ConfigError, near_names
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A table `name -> entry`. A duplicate name is refused; an unknown one is answered with the near ones.
+
+    Args:
+        kind: what the entries are, in the singular ("metric"); used in messages.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that enters the decorated object under `name`."""
+
+        def enter(entry: T) -> T:
+            if name in self._entries:
+                raise ConfigError(f"the {self.kind} '{name}' is registered twice", remedy="choose another name")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def get(self, name: str) -> T:
+        """The entry called `name`. Raises: ConfigError with the near names when there is none."""
+        if name not in self._entries:
+            raise ConfigError(f"there is no {self.kind} '{name}'", remedy=near_names(name, self._entries))
+        return self._entries[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))

@@ -1,0 +1,28 @@
+"""A base model ready for work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import dtype, nn
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Model and tokenizer with where they come from."""
+
+    model: nn.Module
+    """`models.decoder.Decoder` for the families it knows, else the transformers model."""
+    tokenizer: Any
+    """transformers.PreTrainedTokenizerBase"""
+    folder: Path
+    """Local folder in the hub's layout (config.json, safetensors, tokenizer files)."""
+    source: str
+    """What the user asked for: hub id, folder, file or package."""
+    revision: str
+    """Commit of the hub model, else a hash of the weights' file."""
+    dtype: dtype
+    stop_ids: tuple[int, ...]
+    """Ids that end an answer: union of tokenizer, generation config and chat template."""
