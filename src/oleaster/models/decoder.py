@@ -1,0 +1,207 @@
+"""Llama and its relatives, computed on packed rows.
+
+The parameters carry transformers' names (`model.layers.0.self_attn.q_proj.weight`), so that adapters and files are
+those of the hub; only the computation is Oleaster's own. A LoRA branch is recognised on any projection by its
+attributes `base`, `lora_A`, `lora_B`, `scaling`, `dropout` (see methods/lora.py) and computed together with it.
+
+Shape legend: N packed tokens, M targets, C hidden size, H query heads, J key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from oleaster.data.batch import Batch, Bucket
+from oleaster.models.architecture import Architecture, Rope
+from oleaster.models.fused import Attending, Projection, add_rms_norm, attend, gated, project, rms_norm
+
+
+class Norm(nn.Module):
+    """A learned scale; `fused.rms_norm` does the work."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+
+
+class Attention(nn.Module):
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        q, kv = a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim
+        if a.fused_projections:
+            self.qkv_proj = nn.Linear(a.hidden_size, q + 2 * kv, bias=a.qkv_bias)
+        else:
+            self.q_proj = nn.Linear(a.hidden_size, q, bias=a.qkv_bias)
+            self.k_proj = nn.Linear(a.hidden_size, kv, bias=a.qkv_bias)
+            self.v_proj = nn.Linear(a.hidden_size, kv, bias=a.qkv_bias)
+        self.o_proj = nn.Linear(q, a.hidden_size, bias=a.o_bias)
+        if a.qk_norm:
+            self.q_norm, self.k_norm = Norm(a.head_dim), Norm(a.head_dim)
+
+
+class Mlp(nn.Module):
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        if a.fused_projections:
+            self.gate_up_proj = nn.Linear(a.hidden_size, 2 * a.intermediate_size, bias=a.mlp_bias)
+        else:
+            self.gate_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
+            self.up_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
+        self.down_proj = nn.Linear(a.intermediate_size, a.hidden_size, bias=a.mlp_bias)
+
+
+class Layer(nn.Module):
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        self.self_attn, self.mlp = Attention(a), Mlp(a)
+        self.input_layernorm, self.post_attention_layernorm = Norm(a.hidden_size), Norm(a.hidden_size)
+        if a.post_norms:
+            self.pre_feedforward_layernorm = Norm(a.hidden_size)
+            self.post_feedforward_layernorm = Norm(a.hidden_size)
+
+
+class Trunk(nn.Module):
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(a.vocab_size, a.hidden_size)
+        self.layers = nn.ModuleList(Layer(a) for _ in a.layers)
+        self.norm = Norm(a.hidden_size)
+
+
+class Decoder(nn.Module):
+    """A causal language model of one of `architecture.FAMILIES`."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.gradient_checkpointing = False
+        self.neftune_noise_alpha: float | None = None
+        self.model = Trunk(architecture)
+        self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
+        if architecture.tied_head:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @property
+    def hub_model(self) -> nn.Module:
+        """The module whose parameters carry transformers' names."""
+        return self
+
+    def head(self) -> tuple[Tensor, float | None]:
+        """(weight [V, C], soft cap of the logits)"""
+        return self.lm_head.weight, self.architecture.logit_softcap
+
+    def target_hidden(self, batch: Batch) -> Tensor:
+        """[M, C]: the normed hidden state that predicts each target of the batch."""
+        needed, which = batch.target_sources.unique(return_inverse=True)
+        hidden, delta = self.embed(batch), None
+        angles = {kind.rope: rotary(kind.rope, batch.positions) for kind in set(self.architecture.layers)}
+        last = len(self.architecture.layers) - 1
+        for i, layer in enumerate(self.model.layers):
+            kind = self.architecture.layers[i]
+            arguments = (layer, hidden, delta, angles[kind.rope], batch.buckets, kind.window,
+                         needed if i == last else None)  # fmt: skip
+            if self.gradient_checkpointing and self.training:
+                hidden, delta = checkpoint(self.layer, *arguments, use_reentrant=False)
+            else:
+                hidden, delta = self.layer(*arguments)
+        a = self.architecture
+        normed, _ = add_rms_norm(hidden, delta, self.model.norm.weight, a.norm_eps, a.norm_plus_one)
+        return normed[which]
+
+    def embed(self, batch: Batch) -> Tensor:
+        """[N, C]"""
+        x = self.model.embed_tokens(batch.ids)
+        if self.architecture.embed_scale != 1.0:
+            x = x * torch.tensor(self.architecture.embed_scale, dtype=x.dtype)
+        if self.training and self.neftune_noise_alpha:
+            size = self.neftune_noise_alpha / (_row_lengths(batch).to(x.device) * x.shape[1]).sqrt()
+            x = x + torch.empty_like(x).uniform_(-1.0, 1.0) * size[:, None].to(x.dtype)
+        return x
+
+    def layer(self, layer: Layer, hidden: Tensor, delta: Tensor | None, angles: tuple[Tensor, Tensor],
+              buckets: tuple[Bucket, ...], window: int | None, needed: Tensor | None) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """One layer; takes and gives the residual stream as two terms, summed by the norm that follows.
+
+        `needed`: the only tokens whose result is used any more (last layer), [n] indices.
+        """
+        x, hidden = self._norm(layer.input_layernorm, hidden, delta)
+        q, k, v = self.queries_keys_values(layer.self_attn, x)
+        a = self.architecture
+        how = Attending(a.num_heads, a.num_kv_heads, a.head_dim, a.query_scale, window, a.attention_softcap)
+        mixed = attend(q, k, v, angles, buckets, how)
+        if needed is not None:
+            mixed, hidden = mixed[needed], hidden[needed]
+        return self.after_attention(layer, mixed, hidden)
+
+    def queries_keys_values(self, attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, H, D], [N, J, D], [N, J, D], before the rotation."""
+        a = self.architecture
+        if a.fused_projections:
+            (qkv,) = project(x, [projection(attention.qkv_proj)])
+            widths = [n * a.head_dim for n in (a.num_heads, a.num_kv_heads, a.num_kv_heads)]
+            q, k, v = (part.contiguous() for part in qkv.split(widths, -1))
+        else:
+            names = (attention.q_proj, attention.k_proj, attention.v_proj)
+            q, k, v = project(x, [projection(p) for p in names])
+        q, k, v = (part.view(x.shape[0], -1, a.head_dim) for part in (q, k, v))
+        if a.qk_norm:
+            q = rms_norm(q, attention.q_norm.weight, a.norm_eps, a.norm_plus_one)
+            k = rms_norm(k, attention.k_norm.weight, a.norm_eps, a.norm_plus_one)
+        return q, k, v
+
+    def after_attention(self, layer: Layer, mixed: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Output projection and MLP. Returns the residual stream as two terms."""
+        a = self.architecture
+        (out,) = project(mixed, [projection(layer.self_attn.o_proj)])
+        if a.post_norms:
+            out = self._norm(layer.post_attention_layernorm, out, None)[0]
+            x, hidden = self._norm(layer.pre_feedforward_layernorm, hidden, out)
+        else:
+            x, hidden = self._norm(layer.post_attention_layernorm, hidden, out)
+        if a.fused_projections:
+            (gate_up,) = project(x, [projection(layer.mlp.gate_up_proj)])
+            gate, up = (part.contiguous() for part in gate_up.chunk(2, -1))
+        else:
+            gate, up = project(x, [projection(layer.mlp.gate_proj), projection(layer.mlp.up_proj)])
+        (out,) = project(gated(gate, up, a.activation), [projection(layer.mlp.down_proj)])
+        if a.post_norms:
+            out = self._norm(layer.post_feedforward_layernorm, out, None)[0]
+        return hidden, out
+
+    def _norm(self, norm: Norm, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(norm(x + delta), x + delta)"""
+        a = self.architecture
+        if delta is None:
+            return rms_norm(x, norm.weight, a.norm_eps, a.norm_plus_one), x
+        return add_rms_norm(x, delta, norm.weight, a.norm_eps, a.norm_plus_one)
+
+
+def projection(module: nn.Module) -> Projection:
+    """The tensors of a projection, with its LoRA branch if one is attached."""
+    if hasattr(module, "lora_A"):
+        plain = projection(module.base)  # type: ignore[arg-type]
+        dropout = module.dropout if module.training else 0.0
+        return replace(plain, lora_a=module.lora_A, lora_b=module.lora_B, scale=module.scaling, dropout=dropout)
+    return Projection(module.weight, module.bias)  # type: ignore[arg-type]
+
+
+def rotary(rope: Rope, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, [N, width / 2] float32."""
+    angles = positions.float()[:, None] * torch.tensor(rope.inv_freq, device=positions.device)[None, :]
+    return angles.cos(), angles.sin()
+
+
+def _row_lengths(batch: Batch) -> Tensor:
+    """[N] how many tokens the row of each token has; the prefix counts as the longest row's."""
+
+    def parts() -> Iterator[int]:
+        yield from [batch.prefix + batch.lengths[0]] * batch.prefix
+        for length in batch.lengths:
+            yield from [batch.prefix + length] * length
+
+    return torch.tensor(list(parts()))

@@ -1,0 +1,80 @@
+"""Weights from a folder in the hub's layout into the fastest model that computes them exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from oleaster.core.errors import ModelError
+from oleaster.models.architecture import Architecture, describe
+from oleaster.models.decoder import Decoder
+from oleaster.models.generic import Generic
+
+
+def load_weights(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[nn.Module, str | None]:
+    """The model of `folder` in evaluation mode, and why it is not our own `Decoder` (None when it is).
+
+    Raises:
+        ModelError: the files do not hold the weights that config.json speaks of.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    architecture = describe(config)
+    if isinstance(architecture, Architecture) and not config.get("auto_map"):
+        return load_decoder(folder, architecture, dtype), None
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
+    reason = architecture if isinstance(architecture, str) else "it brings its own code"
+    return Generic(model).eval(), reason
+
+
+def load_decoder(folder: Path, architecture: Architecture, dtype: torch.dtype) -> Decoder:
+    """A `Decoder` whose weights are mapped from the files where their type is right already, else converted."""
+    with torch.device("meta"):
+        model = Decoder(architecture)
+    weights = {name: tensor for name, tensor in read_tensors(folder).items() if "rotary_emb" not in name}
+    if architecture.tied_head:
+        weights["lm_head.weight"] = weights.get("model.embed_tokens.weight", weights.get("lm_head.weight"))
+        weights.setdefault("model.embed_tokens.weight", weights["lm_head.weight"])
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is not known to {architecture.family}" for name in weights if name not in expected]
+    problems += [
+        f"{name} has shape {list(weights[name].shape)}, config.json asks for {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        raise ModelError(
+            f"the weights do not fit config.json: {'; '.join(problems[:5])}"
+            + (f" and {len(problems) - 5} more" if len(problems) > 5 else ""),
+            where=str(folder),
+            remedy="fetch the model again; config.json and the safetensors files belong together",
+        )
+    model.load_state_dict({name: tensor.to(dtype) for name, tensor in weights.items()}, assign=True)
+    if architecture.tied_head:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model.requires_grad_(False).eval()
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of the folder's safetensors files, mapped, not copied. Raises: ModelError when there are none."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names: dict[str, Any] = json.loads(index.read_text())["weight_map"]
+        files = sorted({folder / name for name in names.values()})
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files or not all(f.exists() for f in files):
+        missing = [f.name for f in files if not f.exists()]
+        raise ModelError(f"no safetensors weights: {missing or 'none found'}", where=str(folder))
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as reader:
+            tensors.update({name: reader.get_tensor(name) for name in reader.keys()})  # noqa: SIM118 (not a dict)
+    return tensors
