@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -20,14 +21,18 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
+        self._places: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that enters the decorated object under `name`."""
 
         def enter(entry: T) -> T:
+            caller = traceback.extract_stack(limit=2)[0]
+            place = f"{caller.filename}:{caller.lineno}"
             if name in self._entries:
-                raise ConfigError(f"the {self.kind} '{name}' is registered twice", remedy="choose another name")
-            self._entries[name] = entry
+                message = f"the {self.kind} '{name}' is registered twice, first at {self._places[name]}"
+                raise ConfigError(message, where=place, remedy="choose another name")
+            self._entries[name], self._places[name] = entry, place
             return entry
 
         return enter
