@@ -1,0 +1,106 @@
+"""Merged Hugging Face folder -> float32 ONNX graph with onnxruntime-genai's own model builder, in process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from oleaster.core.errors import MissingExtraError, ModelError, OleasterError, near_names
+
+FAMILIES = {
+    "LlamaForCausalLM": "checked",
+    "MistralForCausalLM": "checked",
+    "Qwen2ForCausalLM": "checked",
+    "Qwen3ForCausalLM": "checked",
+    "Phi3ForCausalLM": "checked",
+    "PhiForCausalLM": "checked",
+    "GemmaForCausalLM": "checked",
+    "Gemma2ForCausalLM": "checked",
+    "Gemma3ForCausalLM": "checked",
+    "SmolLM3ForCausalLM": "checked",
+    "GraniteForCausalLM": "checked",
+    "OlmoForCausalLM": "the builder's graph is wrong: logits differ by about 1 from PyTorch",
+    "Olmo2ForCausalLM": "the builder has no such family",
+    "Qwen3MoeForCausalLM": "the builder has no such family",
+    "GPT2LMHeadModel": "the builder has no such family",
+}
+"""Architecture -> `checked` (equal to PyTorch on tiny models), or why it is refused."""
+
+
+class GraphError(OleasterError):
+    """The builder failed on a family that it should know: its version and the model's do not fit together."""
+
+
+def build_graph(folder: Path, output: Path) -> None:
+    """Write `model.onnx`, `model.onnx.data`, a first `genai_config.json` and the tokenizer files into `output`.
+
+    Inputs of the graph: input_ids [B, L], attention_mask [B, P + L], past_key_values.N.key|value [B, heads, P, head
+    size]; outputs: logits [B, L, V] for all positions, present.N.key|value.
+
+    Raises: ModelError for a family whose graph would be wrong or is not there; MissingExtraError.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    architecture = check_family(config, where=str(folder / "config.json"))
+    # The package reports home by default.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    printed = io.StringIO()
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        tempfile.TemporaryDirectory() as cache,
+    ):
+        builder = _builder()
+        arguments = (None, str(folder), str(output), "fp32", "cpu", cache)
+        try:
+            options = builder.parse_extra_options(*arguments, [])
+            _repair_config(options["hf_details"]["hf_config"])
+            builder.create_model(*arguments, **options)
+        except (KeyError, AttributeError, NotImplementedError, ValueError, RuntimeError) as error:
+            tail = "\n".join(printed.getvalue().splitlines()[-5:])
+            raise GraphError(f"onnxruntime-genai's builder failed on {architecture}: {error!r}\n{tail}") from error
+
+
+def check_family(config: dict[str, Any], where: str) -> str:
+    """The architecture's name when its graph was checked. Raises: ModelError with the reason otherwise."""
+    architecture = (config.get("architectures") or ["(none)"])[0]
+    verdict = FAMILIES.get(architecture)
+    if verdict == "checked":
+        return architecture
+    good = [name for name, said in FAMILIES.items() if said == "checked"]
+    raise ModelError(
+        f"{architecture} cannot be exported to ONNX: {verdict or 'it was never checked'}",
+        where=where,
+        remedy=near_names(architecture, good),
+    )
+
+
+def _builder() -> Any:
+    try:
+        import onnxruntime_genai.models  # noqa: F401  (puts its folder on sys.path)
+    except ImportError as error:
+        raise MissingExtraError(
+            "the ONNX graph builder is not installed", remedy="pip install 'oleaster[auto-opt]'"
+        ) from error
+    import builder  # pyright: ignore[reportMissingImports]
+
+    return builder
+
+
+def _repair_config(config: Any) -> None:
+    """Give the builder the rope settings under the names of the transformers version it was written for.
+
+    transformers 5 holds one `rope_parameters` entry per attention kind for Gemma 3, and the key `rope_type` where
+    the builder looks for `type` (Phi-3 longrope).
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    if "full_attention" in rope:
+        config.rope_theta = rope["full_attention"]["rope_theta"]
+        config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
+        config.rope_parameters = rope["full_attention"]
+    elif rope.get("rope_type") == "longrope" and "type" not in rope:
+        config.rope_parameters = {**rope, "type": "longrope"}

@@ -1,0 +1,136 @@
+"""Base folder + adapter folder -> merged folder, on the stored tensors: no model is built."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from oleaster.core.errors import ModelError, collect
+from oleaster.exporting.adapter_folder import Delta, LoraAdapter, read_adapter
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+INDEX = "model.safetensors.index.json"
+
+
+def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
+    """Write base + adapter as a plain full-precision folder (float32 safetensors, config, tokenizer).
+
+    W + scale * B A is computed in float32 and stored in float32: a bfloat16 store would round away deltas smaller
+    than 1/256 of the weight. Shards are read and written one by one. The tokenizer beside the adapter, where there is
+    one, replaces the base's.
+
+    Raises: ModelError when the base is quantised, or the adapter has tensors that the base has not.
+    """
+    adapter = read_adapter(adapter_folder)
+    config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
+    if "quantization_config" in config:
+        raise ModelError(
+            "the base is quantised; merging into it would lose the adapter",
+            where=str(base_folder / "config.json"),
+            remedy="name the full-precision base the adapter was trained for",
+        )
+    shards = _shards(base_folder)
+    names = {name for held in shards.values() for name in held}
+    deltas, replaced, unties = _match(adapter, names, bool(config.get("tie_word_embeddings")))
+    output.mkdir(parents=True, exist_ok=True)
+    for shard in shards:
+        with safe_open(base_folder / shard, framework="pt") as stored:
+            tensors = {
+                name: _merged(name, stored.get_tensor(name), deltas, replaced, adapter) for name in shards[shard]
+            }
+        if unties and shard == list(shards)[-1]:
+            tensors["lm_head.weight"] = adapter.replaced["lm_head.weight"].float().contiguous()
+        save_file(tensors, output / shard, metadata={"format": "pt"})
+    if (base_folder / INDEX).is_file():
+        index = json.loads((base_folder / INDEX).read_text(encoding="utf-8"))
+        if unties:
+            index["weight_map"]["lm_head.weight"] = list(shards)[-1]
+        (output / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    config.update({"dtype": "float32"} | ({"tie_word_embeddings": False} if unties else {}))
+    config.pop("torch_dtype", None)
+    (output / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    _copy_small_files(base_folder, adapter_folder, output)
+
+
+def _shards(folder: Path) -> dict[str, list[str]]:
+    """File name -> names of the tensors in it."""
+    files = sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter"))
+    if not files:
+        raise ModelError("there are no .safetensors weights", where=str(folder), remedy="save with safe_serialization")
+    shards = {}
+    for name in files:
+        with safe_open(folder / name, framework="pt") as stored:
+            shards[name] = list(stored.keys())
+    return shards
+
+
+def _match(adapter: LoraAdapter, names: set[str], tied: bool) -> tuple[dict[str, Delta], dict[str, torch.Tensor], bool]:
+    """Deltas and whole tensors by stored name; and whether a trained lm_head has to be untied from the embedding."""
+
+    def stored(name: str) -> str | None:
+        # A hub checkpoint may lack the prefix of the task model (`transformer.`, `model.`).
+        return next((n for n in (name, name.partition(".")[2]) if n in names), None)
+
+    problems: list[ModelError] = []
+    where = str(adapter.folder)
+    deltas: dict[str, Delta] = {}
+    for path, delta in adapter.deltas.items():
+        name = stored(f"{path}.weight")
+        if name is None or (tied and "embed" in name):
+            reason = "is tied to the embedding" if path.endswith("lm_head") or name else "is not in the base model"
+            problems.append(ModelError(f"{path} {reason}", where=where, remedy="train the adapter on inner layers"))
+        else:
+            deltas[name] = delta
+    replaced: dict[str, torch.Tensor] = {}
+    unties = False
+    for name, tensor in adapter.replaced.items():
+        found = stored(name)
+        if found:
+            replaced[found] = tensor
+        elif name == "lm_head.weight" and tied:
+            unties = True
+        else:
+            problems.append(ModelError(f"{name} is not in the base model", where=where))
+    collect(problems)
+    return deltas, replaced, unties
+
+
+def _merged(
+    name: str, weight: torch.Tensor, deltas: dict[str, Delta], replaced: dict[str, torch.Tensor], adapter: LoraAdapter
+) -> torch.Tensor:
+    if name in replaced:
+        weight = replaced[name]
+    if name in deltas:
+        delta = deltas[name].full()
+        delta = delta.T if adapter.fan_in_fan_out else delta
+        if delta.shape != weight.shape:
+            raise ModelError(
+                f"the adapter's update of {name} is {list(delta.shape)}, the base weight {list(weight.shape)}",
+                where=str(adapter.folder),
+                remedy="name the base model the adapter was trained for",
+            )
+        weight = weight.float() + delta
+    return (weight.float() if weight.is_floating_point() else weight).contiguous()
+
+
+def _copy_small_files(base_folder: Path, adapter_folder: Path, output: Path) -> None:
+    tokenizer_source = adapter_folder if (adapter_folder / "tokenizer.json").is_file() else base_folder
+    for name in TOKENIZER_FILES:
+        if (tokenizer_source / name).is_file():
+            shutil.copyfile(tokenizer_source / name, output / name)
+    if (base_folder / "generation_config.json").is_file():
+        shutil.copyfile(base_folder / "generation_config.json", output / "generation_config.json")

@@ -1,0 +1,237 @@
+"""Asks an exported model through ONNX Runtime. Needs neither torch nor transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oleaster.core.errors import MissingExtraError, ModelError, near_names
+from oleaster.inference.contract import PromptContract
+from oleaster.inference.predictor import Completion, Sampling, Score
+
+BATCH_TOKENS = 4096
+"""Prompt tokens generated for at once; bounds the memory of logits and cache."""
+
+
+class OnnxPredictor:
+    """One exported folder, with or without one of its adapters; see `inference.predictor.Predictor`.
+
+    The generator (onnxruntime-genai) and the scorer (a plain session that gives logits at all positions) are made when
+    they are first used; each maps the weights once.
+
+    Args:
+        folder: what `exporting` wrote: genai_config.json, model.onnx, tokenizer, prompt contract.
+        adapter: name of a file `adapters/NAME.onnx_adapter` in the folder.
+        name: shown in tables; default: the folder's name, and the adapter's.
+        threads: CPU threads; default: all cores this process may use.
+
+    Raises: ModelError when the folder is no such export or its prompt contract is broken; MissingExtraError.
+    """
+
+    def __init__(
+        self, folder: Path | str, adapter: str | None = None, name: str | None = None, threads: int | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "genai_config.json"
+        if not path.is_file():
+            raise ModelError("there is no genai_config.json", where=str(folder), remedy="name an exported folder")
+        self._config = json.loads(path.read_text(encoding="utf-8"))
+        self._threads = threads or _usable_cores()
+        self._adapter_name = adapter
+        self._adapter_file = _adapter_file(self.folder, adapter) if adapter else None
+        self.name = name or (f"{self.folder.name}:{adapter}" if adapter else self.folder.name)
+        self.stop_ids = _as_ids(self._config["model"]["eos_token_id"])
+        self.tokenizer = GenaiTokenizer(self._model)
+        if contract := PromptContract.read(self.folder):
+            contract.check(self.folder, self.tokenizer, self.stop_ids)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling = Sampling(),
+        on_token: Callable[[int, int], None] | None = None,
+    ) -> list[Completion]:
+        """One completion per prompt, in the order given; prompts of one length run together when greedy.
+
+        Prompts of different lengths do not share a batch: the runtime tells padding from text by the id alone, and
+        models whose pad id also ends a turn would lose that token.
+        """
+        answers: dict[int, Completion] = {}
+        for indices in _equal_length_batches(prompts, together=sampling.temperature == 0):
+            rows = [prompts[i] for i in indices]
+            for index, ids, finish in self._generate_batch(indices, rows, sampling, on_token):
+                answers[index] = Completion(tuple(ids), self.tokenizer.decode(ids), "stop" if finish else "length")
+        return [answers[i] for i in range(len(prompts))]
+
+    def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
+        """Log-likelihood of the targets of each (input_ids, target positions), from float32 logits."""
+        scores = []
+        for input_ids, targets in rows:
+            if not targets:
+                scores.append(Score(0.0, 0, 0))
+                continue
+            logits = self.target_logits(input_ids, targets).astype(np.float64)
+            wanted = np.asarray(input_ids)[list(targets)]
+            chosen = logits[np.arange(len(targets)), wanted]
+            highest = logits.max(axis=-1)
+            log_total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
+            correct = int((logits.argmax(axis=-1) == wanted).sum())
+            scores.append(Score(float((chosen - log_total).sum()), len(targets), correct))
+        return scores
+
+    def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
+        """Logits [targets, vocabulary] from which the tokens at positions `targets` are predicted."""
+        last = max(targets)  # what stands at and after the last target has no influence on it
+        feeds: dict[str, np.ndarray] = {
+            "input_ids": np.asarray([input_ids[:last]], dtype=np.int64),
+            "attention_mask": np.ones((1, last), dtype=np.int64),
+            "position_ids": np.arange(last, dtype=np.int64)[None],
+        }
+        decoder = self._config["model"]["decoder"]
+        for node in self._session.get_inputs():
+            if node.name.startswith("past_key_values"):
+                feeds[node.name] = np.zeros((1, node.shape[1], 0, decoder["head_size"]), dtype=np.float32)
+        feeds = {node.name: feeds[node.name] for node in self._session.get_inputs()}
+        logits = self._session.run(["logits"], feeds, self._run_options)[0]
+        return np.asarray(logits)[0, np.asarray(targets) - 1]
+
+    def _generate_batch(
+        self,
+        indices: Sequence[int],
+        rows: Sequence[Sequence[int]],
+        sampling: Sampling,
+        on_token: Callable[[int, int], None] | None,
+    ) -> Iterator[tuple[int, list[int], bool]]:
+        """(prompt index, generated ids, ended by itself) of each row; all rows have one length."""
+        og = _genai()
+        params = og.GeneratorParams(self._model)
+        options: dict[str, Any] = {"batch_size": len(rows), "max_length": len(rows[0]) + sampling.max_new_tokens}
+        if sampling.temperature > 0:
+            # One row at a time here, so that a row's sample does not depend on the batch it sits in.
+            options |= {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
+            options |= {"top_p": sampling.top_p, "random_seed": sampling.seed + indices[0]}
+        else:
+            options |= {"do_sample": False}
+        params.set_search_options(**options)
+        generator = og.Generator(self._model, params)
+        if self._adapter_name:
+            generator.set_active_adapter(self._adapters, self._adapter_name)
+        generator.append_tokens(np.asarray(rows, dtype=np.int32))
+        answers: list[list[int]] = [[] for _ in rows]
+        ended = [False] * len(rows)
+        while not generator.is_done() and not all(ended):
+            generator.generate_next_token()
+            for row, token in enumerate(generator.get_next_tokens()):
+                if ended[row]:
+                    continue  # the runtime pads rows that are done
+                if int(token) in self.stop_ids:
+                    ended[row] = True
+                else:
+                    answers[row].append(int(token))
+                    if on_token:
+                        on_token(indices[row], int(token))
+        return zip(indices, answers, ended, strict=True)
+
+    @cached_property
+    def _model(self) -> Any:
+        og = _genai()
+        config = og.Config(str(self.folder))
+        # The runtime takes half the cores unless told.
+        overlay = {"model": {"decoder": {"session_options": {"intra_op_num_threads": self._threads}}}}
+        config.overlay(json.dumps(overlay))
+        return og.Model(config)
+
+    @cached_property
+    def _adapters(self) -> Any:
+        adapters = _genai().Adapters(self._model)
+        adapters.load(str(self._adapter_file), self._adapter_name)
+        return adapters
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        graph = self.folder / self._config["model"]["decoder"]["filename"]
+        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+    @cached_property
+    def _run_options(self) -> Any:
+        if not self._adapter_file:
+            return None
+        import onnxruntime as ort
+
+        adapter = ort.LoraAdapter()
+        adapter.Load(str(self._adapter_file))
+        options = ort.RunOptions()
+        options.add_active_adapter(adapter)
+        return options
+
+
+class GenaiTokenizer:
+    """The runtime's own tokenizer, read from the artifact: what a deployment without Python packages would use."""
+
+    def __init__(self, model: Any) -> None:
+        self._tokenizer = _genai().Tokenizer(model)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; special tokens written in it are recognised."""
+        return [int(token) for token in self._tokenizer.encode(text)]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of `token_ids` without special tokens."""
+        return self._tokenizer.decode(np.asarray(token_ids, dtype=np.int32)) if len(token_ids) else ""
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        """The chat template applied to OpenAI messages, ending where the answer begins."""
+        return self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+
+    def stream(self) -> Callable[[int], str]:
+        """A function that takes ids one by one and gives the text that each completes."""
+        return self._tokenizer.create_stream().decode
+
+
+def _genai() -> Any:
+    # The official packages send usage data unless told not to before the first import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime_genai
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime-genai is not installed", remedy="pip install 'oleaster[cpu]'") from error
+    return onnxruntime_genai
+
+
+def _adapter_file(folder: Path, name: str) -> Path:
+    path = folder / "adapters" / f"{name}.onnx_adapter"
+    if not path.is_file():
+        there = [p.stem for p in (folder / "adapters").glob("*.onnx_adapter")]
+        raise ModelError(
+            f"there is no adapter '{name}'", where=str(folder / "adapters"), remedy=near_names(name, there)
+        )
+    return path
+
+
+def _as_ids(value: int | list[int]) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _equal_length_batches(prompts: Sequence[Sequence[int]], together: bool) -> Iterator[list[int]]:
+    """Indices of prompts that may share a batch: equal length, at most `BATCH_TOKENS` tokens."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for length, group in groupby(order, key=lambda i: len(prompts[i])):
+        members = list(group)
+        size = max(1, BATCH_TOKENS // max(length, 1)) if together else 1
+        yield from (members[i : i + size] for i in range(0, len(members), size))
