@@ -6,10 +6,11 @@ Hugging Face's TrainingArguments and PEFT wherever they have one. The docstring 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -23,6 +24,26 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+def _split_commas(value: object) -> object:
+    """`a,b` -> [a, b]; a list stays as it is, so a name that holds a comma can stand in a YAML list."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _split_names(value: object) -> object:
+    """`q_proj,v_proj` -> a list; one name, or a regular expression (which may hold commas), stays text."""
+    return _split_commas(value) if isinstance(value, str) and re.fullmatch(r"[\w.]+\s*(,[\w.,\s]*)", value) else value
+
+
+def _newlines(value: object) -> object:
+    r"""Backslash and n, as typed in a shell or in a plain YAML scalar, is a newline. The only place that does this."""
+    return value.replace("\\n", "\n") if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_newlines)]
+Words = Annotated[list[str], BeforeValidator(_split_commas)]
+Names = Annotated[list[str] | str, BeforeValidator(_split_names)]
 
 
 class ModelConfig(Section):
@@ -43,9 +64,9 @@ class DataConfig(Section):
 
     data_name: str | None = None
     """Hub data set, local file or folder; `json`, `csv` or `parquet` together with data_files."""
-    data_files: list[str] | None = None
+    data_files: Words | None = None
     """Local files: .jsonl, .json (array), .csv, .parquet."""
-    eval_data_files: list[str] | None = None
+    eval_data_files: Words | None = None
     """Local files with the validation rows; else eval_split, else a part of the training rows."""
     train_split: str = "train"
     """Split or slice for training: train, train[:4096], train[10%:20%]."""
@@ -57,7 +78,7 @@ class DataConfig(Section):
     """Column that the held-out part is stratified by; found by itself where the answers are labels."""
     data_format: Literal["auto", "template", "text", "completion", "alpaca", "sharegpt", "messages"] = "auto"
     """Shape of a row; auto = by the columns."""
-    text_template: str | None = None
+    text_template: Text | None = None
     """Text with {columns}; \\n is a newline. What follows the last literal is the answer."""
     text_field: str | None = None
     """Column with plain text, learned whole."""
@@ -65,7 +86,7 @@ class DataConfig(Section):
     """Column with the prompt (else input, prompt, question, ...)."""
     completion_field: str | None = None
     """Column with the answer (else output, completion, response, ...)."""
-    system_prompt: str | None = None
+    system_prompt: Text | None = None
     """System message put in front of every row that has none (chat template only)."""
     use_chat_template: bool | None = None
     """Render prompt/answer rows with the model's chat template; default: when the model has one."""
@@ -83,6 +104,7 @@ class LoraConfig(Section):
     """LoRA: y = W x + scale * B A x with W frozen (Hu et al. 2021)."""
 
     type: Literal["lora"] = Field(default="lora", json_schema_extra={"flag": "method"})
+    """What is trained."""
     lora_r: PositiveInt = 16
     """Rank of the update."""
     lora_alpha: PositiveFloat | None = None
@@ -91,9 +113,9 @@ class LoraConfig(Section):
     """Dropout on the input of A."""
     use_rslora: bool = False
     """Scale is lora_alpha / sqrt(lora_r) (Kalajdzievski 2023)."""
-    target_modules: list[str] | str = "all-linear"
+    target_modules: Names = "all-linear"
     """Module names, a regular expression, or all-linear."""
-    modules_to_save: list[str] | None = None
+    modules_to_save: Words | None = None
     """Modules that are trained whole beside the adapter."""
 
 
@@ -129,8 +151,16 @@ class TrainingConfig(Section):
     """AdamW epsilon."""
     max_grad_norm: NonNegativeFloat = 1.0
     """Clip the gradient to this norm (0 = off)."""
-    lr_scheduler_type: str = "cosine"
-    """A schedule of transformers: linear, cosine, constant, constant_with_warmup, polynomial, ..."""
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = "cosine"
+    """Course of the learning rate: the schedules of transformers that need no further settings."""
     warmup_ratio: Fraction = 0.03
     """Share of the steps that the learning rate rises."""
     warmup_steps: NonNegativeInt | None = None
@@ -166,7 +196,7 @@ class WatchConfig(Section):
     """Stop after this many validations without a better loss (0 = never)."""
     early_stopping_threshold: NonNegativeFloat = 0.0
     """Smallest fall of the validation loss that counts as better."""
-    report_to: list[Literal["tensorboard", "none"]] = ["none"]
+    report_to: Annotated[list[Literal["tensorboard", "none"]], BeforeValidator(_split_commas)] = ["none"]
     """Further sinks beside the JSON lines."""
     logging_dir: Path | None = None
     """Folder of the TensorBoard files; default: output_path/logs."""
@@ -192,7 +222,7 @@ class Config(Section):
     """Seed of everything random."""
     log_level: Annotated[int, Field(ge=0, le=4)] = 3
     """0 debug, 1 info, 2 warning, 3 error, 4 critical: what libraries may print."""
-    plugins: list[Path] = []
+    plugins: Annotated[list[Path], BeforeValidator(_split_commas)] = []
     """Python files that register metrics, losses, methods or passes."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -1,0 +1,171 @@
+"""What must hold between settings, and between settings and this machine's disk; no model is needed to see it.
+
+A rule is a plain function `Config -> Problem...`. `ALWAYS` are contradictions inside the recipe; `TO_FINETUNE` looks
+at files and packages too. `load_config` collects what they find with all other problems.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from oleaster.config.schema import Config
+from oleaster.core.errors import ConfigError, MissingExtraError, UserError, collect, near_names
+
+_NEEDED = {
+    "model_name_or_path": ("the base model (--model_name_or_path)", "-m HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "data_name": ("the rows (--data_name or --data_files)", "-d rows.jsonl"),
+    "output_path": ("the output folder (--output_path)", "-o runs/first"),
+}
+"""What a run cannot do without, in words and as an example."""
+_DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class Problem(NamedTuple):
+    """A broken rule."""
+
+    name: str
+    """Flag name of the setting to change."""
+    message: str
+    remedy: str | None = None
+    kind: type[UserError] = ConfigError
+
+
+Rule = Callable[[Config], Iterator[Problem]]
+
+
+def broken_rules(config: Config, rules: Sequence[Rule], where: Mapping[str, str]) -> Iterator[tuple[str, UserError]]:
+    """(flag name, error) for each broken rule. `where`: flag name -> file and line or flag, as far as known."""
+    for rule in rules:
+        for name, message, remedy, kind in rule(config):
+            yield name, kind(message, where=where.get(name, name), remedy=remedy)
+
+
+def check(config: Config, rules: Sequence[Rule]) -> None:
+    """Raise all broken rules at once, for a `Config` that was built in Python."""
+    collect([problem for _, problem in broken_rules(config, rules, {})])
+
+
+def precision_fits(config: Config) -> Iterator[Problem]:
+    """float16 needs a GPU; the precision is named once."""
+    training = config.training
+    if training.fp16 and training.bf16:
+        yield Problem("fp16", "fp16 and bf16 are both asked for", "keep one; on a CPU it is bf16, or neither")
+    elif training.fp16 and not _has_nvidia_gpu():
+        remedy = "leave it out (dtype auto measures what is fastest here), or --bf16 true"
+        yield Problem("fp16", "float16 training needs an NVIDIA GPU, and this machine has none", remedy)
+    if training.bf16 and config.model.dtype == "float32":
+        yield Problem("bf16", "bf16 and dtype float32 contradict each other", "keep one of the two")
+
+
+def steps_make_sense(config: Config) -> Iterator[Problem]:
+    """There is at least one step, and the warm-up ends before training does."""
+    steps, warmup = config.training.max_steps, config.training.warmup_steps
+    if steps == 0:
+        yield Problem("max_steps", "0 steps train nothing", "leave it out to go by num_train_epochs, or --dry_run")
+    if steps and steps > 0 and warmup is not None and warmup > steps:
+        yield Problem("warmup_steps", f"the warm-up ({warmup} steps) is longer than the training ({steps} steps)")
+
+
+def templates_agree(config: Config) -> Iterator[Problem]:
+    """One shape of row is described, and a template has columns."""
+    data = config.data
+    if data.text_template is not None and data.text_field is not None:
+        yield Problem("text_field", "text_template and text_field both say what the text is", "keep one of the two")
+    if data.text_template is not None and "{" not in data.text_template:
+        yield Problem(
+            "text_template", "no {column} stands in the template", 'e.g. "Question: {input}\\nAnswer: {output}"'
+        )
+    if data.data_format == "template" and data.text_template is None:
+        yield Problem("data_format", "data_format template needs text_template", "give --text_template")
+
+
+def data_is_named(config: Config) -> Iterator[Problem]:
+    """The loaders `json`, `csv` and `parquet` name a format, not rows."""
+    data = config.data
+    if data.data_name in ("json", "csv", "parquet") and not data.data_files:
+        remedy = f"--data_files rows.{data.data_name}, or --data_name rows.{data.data_name}"
+        yield Problem("data_name", f"'{data.data_name}' is a format; the files are missing", remedy)
+
+
+def paths_exist(config: Config) -> Iterator[Problem]:
+    """Local files and folders that are named are there."""
+    data, model = config.data, config.model.model_name_or_path
+    for name, files in (("data_files", data.data_files), ("eval_data_files", data.eval_data_files)):
+        for file in files or []:
+            if "://" not in file and not any(mark in file for mark in "*?[") and not Path(file).exists():
+                yield Problem(name, f"there is no file '{file}'", _near_file(Path(file)))
+    if data.data_name and _looks_local(data.data_name, _DATA_SUFFIXES) and not Path(data.data_name).exists():
+        yield Problem("data_name", f"there is no file or folder '{data.data_name}'", _near_file(Path(data.data_name)))
+    if model and _looks_local(model, (".gguf",)) and not Path(model).expanduser().exists():
+        yield Problem("model_name_or_path", f"there is no file or folder '{model}'", _near_file(Path(model)))
+    for plugin in config.plugins:
+        if not plugin.is_file():
+            yield Problem("plugins", f"there is no file '{plugin}'", _near_file(plugin))
+
+
+def output_is_writable(config: Config) -> Iterator[Problem]:
+    """The run's folder exists or can be made."""
+    output = config.output_path
+    if output is None:
+        return
+    nearest = next((folder for folder in (output, *output.parents) if folder.exists()), Path())
+    if output.is_file():
+        yield Problem("output_path", f"'{output}' is a file", "name a folder; it is made when it is not there")
+    elif not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        yield Problem("output_path", f"no folder can be made in '{nearest}'", "choose a place you may write to")
+
+
+def packages_are_there(config: Config) -> Iterator[Problem]:
+    """What is asked for is installed."""
+    if "tensorboard" in config.watch.report_to and importlib.util.find_spec("tensorboard") is None:
+        remedy = 'pip install "oleaster[tensorboard]"'
+        yield Problem("report_to", "the package tensorboard is not installed", remedy, MissingExtraError)
+
+
+def names_what_it_needs(command: str) -> Rule:
+    """The rule that base model, rows and output folder are named; `command`: what the user typed, for the answer."""
+
+    def rule(config: Config) -> Iterator[Problem]:
+        missing = missing_settings(config)
+        if missing:
+            names, examples = zip(*(_NEEDED[name] for name in missing), strict=True)
+            remedy = f"{' '.join([command, *examples])}\n     or --config with a recipe that names it"
+            yield Problem(missing[0], f"not given: {', '.join(names)}", remedy)
+
+    return rule
+
+
+def missing_settings(config: Config) -> list[str]:
+    """Which of base model, rows and output folder nobody has named."""
+    given = {
+        "model_name_or_path": config.model.model_name_or_path,
+        "data_name": config.data.data_name or config.data.data_files,
+        "output_path": config.output_path,
+    }
+    return [name for name, value in given.items() if not value]
+
+
+ALWAYS: tuple[Rule, ...] = (precision_fits, steps_make_sense, templates_agree, data_is_named)
+TO_FINETUNE: tuple[Rule, ...] = (*ALWAYS, paths_exist, output_is_writable, packages_are_there)
+
+
+def _looks_local(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Is this a path rather than a hub id (`owner/name`)?"""
+    return name.startswith((".", "/", "~")) or name.endswith(suffixes) or name.count("/") > 1
+
+
+def _near_file(path: Path) -> str | None:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder '{folder}' either"
+    advice = near_names(path.name, [entry.name for entry in folder.iterdir()])
+    return advice if advice.startswith("did you mean") else f"looked in {folder.resolve()}"
+
+
+def _has_nvidia_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
