@@ -1,18 +1,26 @@
-"""What a fine-tuning method is: four verbs over any torch model."""
+"""What a fine-tuning method is: four verbs over any torch model, and the table they are entered in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
+from oleaster.core.registry import Registry
+
 
 class Method(Protocol):
-    """One way to change a model. Entries of the registry `methods` are instances.
+    """One way to change a model.
 
     The trained tensors are exactly the parameters with `requires_grad`; they are float32 whatever the base is.
     """
+
+    @property
+    def trains_base(self) -> bool:
+        """True when weights of the base itself are trained: the base must then be loaded in float32."""
+        ...
 
     def attach(self, model: nn.Module, seed: int) -> None:
         """Freeze the base and add what is trained. At the start the model computes what it did before."""
@@ -29,3 +37,18 @@ class Method(Protocol):
     def load(self, model: nn.Module, folder: Path) -> None:
         """Read what `save` wrote into an attached model."""
         ...
+
+
+methods: Registry[Callable[[Any], Method]] = Registry("method")
+"""By the word in `method.type`: a function from that section of the config to a Method."""
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What is trained, by name, in the model's order. A tied parameter appears once, under its first name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def count(model: nn.Module) -> tuple[int, int]:
+    """(trained, all) numbers in the model's parameters; a tied one counts once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)

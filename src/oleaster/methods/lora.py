@@ -1,0 +1,351 @@
+"""LoRA: y = W x + scale * B A x with W frozen (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+
+Same numbers and same files as PEFT, so that either reads what the other wrote; `tests/unit/methods` holds them against
+each other. Beside the low-rank updates, whole modules can be trained (`modules_to_save`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from oleaster.config.schema import LoraConfig
+from oleaster.core.errors import ConfigError, ModelError, collect
+from oleaster.methods.adapter_files import CONFIG, AdapterFiles, read_adapter, write_adapter
+from oleaster.methods.targets import ALL_LINEAR, find_saved, find_targets, head_path, shared_names, short_names
+
+MERGEABLE = (torch.float32, torch.bfloat16)
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with a low-rank update beside it; stands at the path where the layer stood.
+
+    `forward` is the reference. The training engine's fused path reads `base`, `lora_A`, `lora_B`, `scaling` and
+    `dropout` instead of calling it.
+    """
+
+    def __init__(
+        self, base: nn.Module, rank: int, scaling: float, dropout: float, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        weight = _weight(base)
+        out_features, in_features = weight.shape if isinstance(base, nn.Linear) else weight.shape[::-1]
+        self.base = base
+        self.lora_A = nn.Parameter(torch.empty(rank, in_features))
+        """[r, in], float32"""
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank))
+        """[out, r], float32; zeros, so that the model starts as the base"""
+        self.scaling = scaling
+        self.dropout = dropout
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5), generator=generator)
+        self.to(weight.device)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out] in the dtype of `x`."""
+        dropped = functional.dropout(x, self.dropout, self.training)
+        inner = functional.linear(dropped, self.lora_A.to(x.dtype))
+        return self.base(x) + self.scaling * functional.linear(inner, self.lora_B.to(x.dtype))
+
+    def delta(self) -> torch.Tensor:
+        """The update of the weight, [out, in] in float32."""
+        return self.scaling * (self.lora_B.detach().float() @ self.lora_A.detach().float())
+
+    def extra_repr(self) -> str:
+        return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dropout={self.dropout:g}"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The method. Patterns (name or regular expression at the end of a path -> value) differ from module to module."""
+
+    r: int
+    alpha: float
+    dropout: float = 0.0
+    use_rslora: bool = False
+    target_modules: Sequence[str] | str = ALL_LINEAR
+    modules_to_save: Sequence[str] = ()
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: LoraConfig) -> Lora:
+        """The method that a recipe describes."""
+        return cls(
+            r=config.lora_r,
+            alpha=2 * config.lora_r if config.lora_alpha is None else config.lora_alpha,
+            dropout=config.lora_dropout,
+            use_rslora=config.use_rslora,
+            target_modules=config.target_modules,
+            modules_to_save=tuple(config.modules_to_save or ()),
+        )
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Lora:
+        """The method that wrote an adapter folder, ours or PEFT's, with dropout off.
+
+        The modules are those that have tensors in the file: that covers every way in which PEFT can choose them.
+
+        Raises: ModelError when the folder is no adapter, or holds more than W + scale * B A and whole modules.
+        """
+        return _method_of(read_adapter(folder))
+
+    @property
+    def trains_base(self) -> bool:
+        return bool(self.modules_to_save)
+
+    def rank_of(self, path: str) -> int:
+        """Rank of the update at `path`."""
+        return _by_pattern(self.rank_pattern, path, self.r)
+
+    def scaling_of(self, path: str) -> float:
+        """Factor of the update at `path`: alpha / r, or alpha / sqrt(r) with use_rslora."""
+        rank = self.rank_of(path)
+        return _by_pattern(self.alpha_pattern, path, self.alpha) / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def attach(self, model: nn.Module, seed: int) -> None:
+        """Freeze `model` and put a `LoraLinear` in the place of each target; A is drawn from `seed`, B is zero.
+
+        Raises: ConfigError when a name matches nothing, when a target is tied to the embedding or lies inside a module
+            that is trained whole, or when such a module is not float32. The model is then unchanged.
+        """
+        if attached(model):
+            raise ValueError("the model has adapters already")
+        saved = find_saved(model, self.modules_to_save)
+        targets = find_targets(model, self.target_modules)
+        if self.target_modules == ALL_LINEAR:
+            targets = [path for path in targets if not _inside(path, saved)]
+        collect([*_bad_targets(model, targets, saved), *_bad_saved(model, saved)])
+        model.requires_grad_(False)
+        generator = torch.Generator().manual_seed(seed)
+        for path in targets:
+            base = model.get_submodule(path)
+            layer = LoraLinear(base, self.rank_of(path), self.scaling_of(path), self.dropout, generator)
+            model.set_submodule(path, layer.train(base.training))
+        for path in saved:
+            model.get_submodule(path).requires_grad_(True)
+
+    def merge(self, model: nn.Module) -> None:
+        """Add each update to its weight (in float32, rounded once) and take the adapters off.
+
+        Raises: ModelError when a base weight is quantised or in another type than float32 or bfloat16; the model is
+            then unchanged.
+        """
+        layers = attached(model)
+        collect([_no_merge(path, layer.base) for path, layer in layers.items() if not _can_merge(layer.base)])
+        for path, layer in layers.items():
+            weight, delta = _weight(layer.base), layer.delta()
+            weight.data = (weight.data.float() + (delta.T if isinstance(layer.base, Conv1D) else delta)).to(
+                weight.dtype
+            )
+            model.set_submodule(path, layer.base)
+        model.requires_grad_(False)
+
+    def save(self, model: nn.Module, folder: Path, base: str, revision: str) -> None:
+        """Write the adapter in PEFT's layout, atomically. Raises: StorageError."""
+        layers, tensors = attached(model), {}
+        for path, layer in layers.items():
+            tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = layer.lora_A, layer.lora_B
+        # PEFT copies a module that is trained whole, which unties it: every name of a tied weight gets the tensor
+        for name in _trained_whole(model):
+            for each in (name, *shared_names(model, name)):
+                tensors[each] = model.get_parameter(name)
+        modules = {name.rpartition(".")[0] for name in tensors if ".lora_" not in name}
+        config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "auto_mapping": None,
+            "base_model_name_or_path": base,
+            "revision": revision,
+            "inference_mode": True,
+            "r": self.r,
+            "lora_alpha": int(self.alpha) if self.alpha == int(self.alpha) else self.alpha,
+            "lora_dropout": self.dropout,
+            "use_rslora": self.use_rslora,
+            "use_dora": False,
+            "rank_pattern": dict(self.rank_pattern),
+            "alpha_pattern": dict(self.alpha_pattern),
+            "target_modules": short_names(model, list(layers)),
+            "modules_to_save": sorted(modules) or None,
+            "bias": "none",
+            "fan_in_fan_out": any(isinstance(layer.base, Conv1D) for layer in layers.values()),
+            "init_lora_weights": True,
+        }
+        write_adapter(folder, config, tensors)
+
+    def load(self, model: nn.Module, folder: Path) -> None:
+        """Copy an adapter's tensors into an attached model.
+
+        Raises: ModelError naming every tensor that is missing, of another shape, or that has no place in the model.
+        """
+        files, own = read_adapter(folder), {}
+        for path, layer in attached(model).items():
+            own[f"{path}.lora_A.weight"], own[f"{path}.lora_B.weight"] = layer.lora_A, layer.lora_B
+        for name in _trained_whole(model):
+            own |= {each: model.get_parameter(name) for each in (name, *shared_names(model, name))}
+        collect(_differences(files, own))
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(files.tensors[name])
+
+
+def attached(model: nn.Module) -> dict[str, LoraLinear]:
+    """Every adapter of the model by path, in the model's order."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+def attach_saved(model: nn.Module, folder: Path) -> Lora:
+    """Attach an adapter folder to a plain model, ready to answer or to merge. Raises: ModelError."""
+    method = Lora.from_folder(folder)
+    try:
+        method.attach(model, seed=0)
+    except ConfigError as error:
+        raise ModelError(f"the adapter does not fit this model: {error}", where=str(folder)) from error
+    method.load(model, folder)
+    return method
+
+
+NOT_CARRIED = {
+    "use_dora": "DoRA scales each output by a magnitude that depends on the base weight",
+    "use_qalora": "QALoRA pools the layer's input",
+    "use_bdlora": "BD-LoRA's blocks are not implemented",
+    "alora_invocation_tokens": "activated LoRA switches itself on in the middle of a text",
+    "arrow_config": "Arrow routes between several adapters",
+    "kasa_config": "KaSA changes the base weight",
+    "layer_replication": "layer replication changes the number of layers",
+    "monteclora_config": "MonteCLoRA samples its update",
+    "velora_config": "VeLoRA changes the layer's input",
+}
+"""Settings of PEFT that make an adapter more than W + scale * B A, without a tensor that would show it."""
+
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Values of init_lora_weights with which the base weight is another one than the hub's."""
+
+LOW_RANK_NAME = re.compile(r"(?P<path>.+)\.lora_(?P<side>[AB])\.weight")
+
+
+def _method_of(files: AdapterFiles) -> Lora:
+    config, where = files.config, str(files.folder / CONFIG)
+    if config.get("peft_type") != "LORA":
+        found = config.get("peft_type")
+        raise ModelError(f"an adapter of type {found}, not LORA", where=where, remedy="name a LoRA adapter")
+    problems = [f"{key}: {reason}" for key, reason in NOT_CARRIED.items() if config.get(key)]
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(CHANGES_BASE):
+        problems.append(f"init_lora_weights: with '{start}' the adapter belongs to a changed base weight")
+    low_rank = {name: match for name in files.tensors if (match := LOW_RANK_NAME.fullmatch(name))}
+    paths = sorted({match["path"] for match in low_rank.values()})
+    for path in paths:
+        if {f"{path}.lora_A.weight", f"{path}.lora_B.weight"} - low_rank.keys():
+            problems.append(f"{path}: only one of lora_A and lora_B is in the file")
+    whole = sorted(files.tensors.keys() - low_rank.keys())
+    saved = tuple(sorted({name.rpartition(".")[0] for name in whole}))
+    wanted = config.get("modules_to_save") or ()
+    problems += [
+        f"{name}: neither a low-rank update nor part of modules_to_save"
+        for name in whole
+        if "lora_" in name or not any(f".{part}." in f".{name}" for part in wanted)
+    ]
+    merging = "merge it with the tool that made it and fine-tune from the merged model"
+    collect([ModelError(problem, where=where, remedy=merging) for problem in problems])
+    ranks = {path: int(files.tensors[f"{path}.lora_A.weight"].shape[0]) for path in paths}
+    return Lora(
+        r=config["r"],
+        alpha=config["lora_alpha"],
+        use_rslora=bool(config.get("use_rslora")),
+        target_modules=tuple(paths),
+        modules_to_save=saved,
+        rank_pattern={re.escape(path): rank for path, rank in ranks.items() if rank != config["r"]},
+        alpha_pattern=config.get("alpha_pattern") or {},
+    )
+
+
+def _by_pattern(pattern: Mapping[str, Any], path: str, default: Any) -> Any:
+    """PEFT's rule: the first entry that matches the end of `path` at a dot."""
+    return next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", path)), default)
+
+
+def _bad_targets(model: nn.Module, targets: Sequence[str], saved: Sequence[str]) -> list[ConfigError]:
+    if not targets and not saved:
+        return [ConfigError("nothing is trained: no linear layer is left", where="target_modules")]
+    head, problems = head_path(model), []
+    if head in targets and shared_names(model, f"{head}.weight"):
+        problems.append(
+            ConfigError(
+                f"'{head}' shares its weight with the embedding; an adapter on it could not be merged",
+                where="target_modules",
+                remedy=f"leave '{head}' out, or train the weight whole with modules_to_save",
+            )
+        )
+    problems += [
+        ConfigError(f"'{path}' is trained whole already", where="target_modules", remedy="leave it out of one list")
+        for path in targets
+        if _inside(path, saved)
+    ]
+    return problems
+
+
+def _bad_saved(model: nn.Module, saved: Sequence[str]) -> list[ConfigError]:
+    kinds = {path: {p.dtype for p in model.get_submodule(path).parameters()} - {torch.float32} for path in saved}
+    return [
+        ConfigError(
+            f"'{path}' holds {', '.join(map(str, found))}; what is trained whole must be float32",
+            where="modules_to_save",
+            remedy="load the base with --dtype float32",
+        )
+        for path, found in kinds.items()
+        if found
+    ]
+
+
+def _inside(path: str, modules: Sequence[str]) -> bool:
+    return any(path == module or path.startswith(f"{module}.") for module in modules)
+
+
+def _weight(layer: nn.Module) -> nn.Parameter:
+    """[out, in] of a Linear, [in, out] of a Conv1D."""
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+def _can_merge(layer: nn.Module) -> bool:
+    return type(layer) in (nn.Linear, Conv1D) and _weight(layer).dtype in MERGEABLE
+
+
+def _no_merge(path: str, layer: nn.Module) -> ModelError:
+    return ModelError(
+        f"{path} is a {type(layer).__name__} of {_weight(layer).dtype}; merging into it would lose the update",
+        remedy="load the base in float32 or bfloat16 and merge there",
+    )
+
+
+def _trained_whole(model: nn.Module) -> list[str]:
+    """Names of the trained parameters that are no adapter's."""
+    low_rank = (".lora_A", ".lora_B")
+    return [name for name, p in model.named_parameters() if p.requires_grad and not name.endswith(low_rank)]
+
+
+def _differences(files: AdapterFiles, own: Mapping[str, nn.Parameter]) -> list[ModelError]:
+    """What keeps the tensors of `files` from being those of the model."""
+    problems, seen = [], {}
+    for name, parameter in own.items():
+        tensor, first = files.tensors.get(name), seen.setdefault(id(parameter), name)
+        if tensor is None and first != name:
+            problems.append(f"'{name}' is missing: this model ties it to '{first}', which the adapter changes alone")
+        elif tensor is None:
+            problems.append(f"'{name}' is missing")
+        elif tensor.shape != parameter.shape:
+            problems.append(f"'{name}' has shape {list(tensor.shape)}, the model {list(parameter.shape)}")
+        elif first != name and first in files.tensors and not torch.equal(tensor, files.tensors[first]):
+            problems.append(f"'{name}' differs from '{first}', but this model ties them")
+    problems += [f"'{name}' has no place in this model" for name in sorted(files.tensors.keys() - own.keys())]
+    return [ModelError(problem, where=str(files.folder)) for problem in problems]

@@ -1,0 +1,98 @@
+"""Which modules of a model a recipe means: by name, by regular expression, or all-linear."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from oleaster.core.errors import ConfigError, collect
+
+ALL_LINEAR = "all-linear"
+HEADS = frozenset({"lm_head", "embed_out", "output"})
+"""Names of output heads; used for models that cannot say which of their modules is the head."""
+
+
+def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer by path, the head included. Conv1D is GPT-2's linear with weight [in, out]."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+
+
+def find_targets(model: nn.Module, wanted: Sequence[str] | str) -> list[str]:
+    """Paths of the linear layers that get an adapter, in the model's order.
+
+    Args:
+        wanted: `all-linear` (all but the head, as in PEFT), names that a path ends with, or one regular expression
+            that must match a whole path.
+
+    Raises: ConfigError when a name or the expression matches no linear layer.
+    """
+    linears = linear_modules(model)
+    if wanted == ALL_LINEAR:
+        head = head_path(model)
+        return [path for path in linears if path != head]
+    if isinstance(wanted, str):
+        chosen = [path for path in linears if _whole_match(wanted, path) or ends_with(path, wanted)]
+        if not chosen:
+            raise _no_match("target_modules", wanted, linears)
+        return chosen
+    missing = [name for name in wanted if not any(ends_with(path, name) for path in linears)]
+    collect([_no_match("target_modules", name, linears) for name in missing])
+    return [path for path in linears if any(ends_with(path, name) for name in wanted)]
+
+
+def find_saved(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """Paths of the modules that are trained whole, outermost only. Raises: ConfigError when a name matches none."""
+    owners = [path for path, module in model.named_modules() if path and any(True for _ in module.parameters())]
+    missing = [name for name in wanted if not any(ends_with(path, name) for path in owners)]
+    collect([_no_match("modules_to_save", name, owners) for name in missing])
+    chosen = [path for path in owners if any(ends_with(path, name) for name in wanted)]
+    return [path for path in chosen if not any(path.startswith(f"{other}.") for other in chosen)]
+
+
+def head_path(model: nn.Module) -> str | None:
+    """Path of the layer that makes the logits, where the model has one."""
+    ask = getattr(model, "get_output_embeddings", None)
+    head = ask() if callable(ask) else None
+    for path, module in model.named_modules():
+        if module is head or (head is None and path in HEADS):
+            return path
+    return None
+
+
+def shared_names(model: nn.Module, name: str) -> list[str]:
+    """The other names of parameter `name`, such as the head's for a tied embedding."""
+    parameter = model.get_parameter(name)
+    everywhere = model.named_parameters(remove_duplicate=False)
+    return [other for other, found in everywhere if found is parameter and other != name]
+
+
+def short_names(model: nn.Module, paths: Sequence[str]) -> list[str]:
+    """The last parts of `paths` when they mean exactly these modules, else `paths` in full."""
+    names = sorted({path.rpartition(".")[2] for path in paths})
+    meant = {path for path, _ in model.named_modules() if any(ends_with(path, name) for name in names)}
+    return names if meant == set(paths) else sorted(paths)
+
+
+def ends_with(path: str, name: str) -> bool:
+    """Is `name` the whole `path` or its last parts? (PEFT's rule for lists of names.)"""
+    return path == name or path.endswith(f".{name}")
+
+
+def _whole_match(pattern: str, path: str) -> bool:
+    try:
+        return re.fullmatch(pattern, path) is not None
+    except re.error as error:
+        raise ConfigError(f"'{pattern}' is no regular expression: {error}", where="target_modules") from error
+
+
+def _no_match(where: str, name: str, paths: Sequence[str] | dict[str, nn.Module]) -> ConfigError:
+    kind = "linear layer" if where == "target_modules" else "module"
+    short = {path.rpartition(".")[2] for path in paths}
+    known = sorted({part for part in short if not part.isdigit()})
+    nearness = {part: difflib.SequenceMatcher(None, name, part).ratio() for part in known}
+    ordered = sorted(known, key=lambda part: (-nearness[part], part))
+    return ConfigError(f"the model has no {kind} '{name}'", where=where, remedy="use one of: " + ", ".join(ordered))
