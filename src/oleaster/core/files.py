@@ -91,7 +91,7 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
     _in_work.add(part)
     try:
         with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             part.write_bytes(content)
             sync(part)
             part.replace(path)
@@ -128,7 +128,7 @@ def staged_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, "the folder exists already", str(target))
     part = _temporary(target, "tmp")
     with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         sweep(target.parent)
         part.mkdir()
         _in_work.add(part)
@@ -190,7 +190,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     if target.exists() or target.is_symlink():
         raise FileExistsError(errno.EEXIST, "the file exists already", str(target))
     with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         with suppress(OSError):
             os.link(source, target)
             return
@@ -210,6 +210,14 @@ def link_or_copy(source: Path, target: Path) -> None:
 def _temporary(target: Path, kind: str) -> Path:
     target = target.absolute()
     return target.with_name(f".{target.name}.{kind}-{os.getpid()}")
+
+
+def _make_folder(folder: Path) -> None:
+    """`mkdir -p` that brings each new name to the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
 
 
 def _belongs_to_another(pid: int) -> bool:

@@ -1,0 +1,67 @@
+"""What the process takes from the machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Resources:
+    """One reading; the field names are those of `StepReport`."""
+
+    memory_mb: float
+    """Resident memory in MiB."""
+    peak_memory_mb: float
+    """Highest resident memory since the process began, in MiB."""
+    cpu_percent: float
+    """CPU time of the process over wall time since the reading before; 200 = two busy cores."""
+    gpu_memory_mb: float | None
+    """Memory of all tensors on this process's GPUs, in MiB; None without a GPU."""
+
+
+class ResourceMeter:
+    """Call it for a reading. CPU use is that since the call before (the first time: since the meter was made)."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._cpu, self._wall = self._cpu_seconds(), time.perf_counter()
+
+    def __call__(self) -> Resources:
+        cpu, wall = self._cpu_seconds(), time.perf_counter()
+        percent = 100 * (cpu - self._cpu) / max(wall - self._wall, 1e-9)
+        self._cpu, self._wall = cpu, wall
+        memory = self._process.memory_info().rss / _MIB
+        return Resources(memory, max(memory, peak_memory_mb()), percent, _gpu_memory_mb())
+
+    def _cpu_seconds(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+
+def peak_memory_mb() -> float:
+    """Highest resident memory of this process so far, in MiB."""
+    if sys.platform == "linux":
+        # Not getrusage: its figure is carried over from the process that started this one.
+        for line in Path("/proc/self/status").read_text("ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / _MIB
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (_MIB if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
+
+
+def _gpu_memory_mb() -> float | None:
+    if not torch.cuda.is_available():
+        return None
+    return sum(torch.cuda.memory_allocated(i) for i in range(torch.cuda.device_count())) / _MIB
