@@ -12,6 +12,7 @@ from oleaster.config.recipe import Recipe, read_recipe, write_recipe
 from oleaster.config.rules import ALWAYS, Rule, broken_rules
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, UserError, collect, near_names
+from oleaster.core.files import atomic_write_text
 
 RECIPE_NAME = "oleaster.yaml"
 """The resolved recipe inside a run's folder."""
@@ -59,14 +60,19 @@ def replace(config: Config, **leaves: object) -> Config:
     return load_config(None, {**leaf_values(config), **leaves})
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Write the resolved recipe; `load_config(path)` equals `config`."""
+def recipe_text(config: Config) -> str:
+    """The resolved recipe as YAML, settings that are at their default marked; reads back equal to `config`."""
     from importlib.metadata import version  # 15 ms that no other caller of this module needs
 
     values, defaults = leaf_values(config), leaf_values(Config())
     same = frozenset(name for name in values if values[name] == defaults[name])
-    heading = f"Written by oleaster {version('oleaster')}. Runs again with: oleaster finetune --config {path.name}"
-    path.write_text(write_recipe(values, same, heading), encoding="utf-8")
+    heading = f"Written by oleaster {version('oleaster')}. Runs again with: oleaster finetune --config {RECIPE_NAME}"
+    return write_recipe(values, same, heading)
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved recipe; `load_config(path)` equals `config`."""
+    atomic_write_text(path, recipe_text(config))
 
 
 def leaf_values(config: Config) -> dict[str, object]:

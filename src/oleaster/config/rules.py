@@ -29,7 +29,7 @@ class Problem(NamedTuple):
     """A broken rule."""
 
     name: str
-    """Flag name of the setting to change."""
+    """Flag name of the setting to change; empty when it is about several."""
     message: str
     remedy: str | None = None
     kind: type[UserError] = ConfigError
@@ -42,7 +42,7 @@ def broken_rules(config: Config, rules: Sequence[Rule], where: Mapping[str, str]
     """(flag name, error) for each broken rule. `where`: flag name -> file and line or flag, as far as known."""
     for rule in rules:
         for name, message, remedy, kind in rule(config):
-            yield name, kind(message, where=where.get(name, name), remedy=remedy)
+            yield name, kind(message, where=where.get(name, name or None), remedy=remedy)
 
 
 def check(config: Config, rules: Sequence[Rule]) -> None:
@@ -135,7 +135,7 @@ def names_what_it_needs(command: str) -> Rule:
         if missing:
             names, examples = zip(*(_NEEDED[name] for name in missing), strict=True)
             remedy = f"{' '.join([command, *examples])}\n     or --config with a recipe that names it"
-            yield Problem(missing[0], f"not given: {', '.join(names)}", remedy)
+            yield Problem("", f"not given: {', '.join(names)}", remedy)
 
     return rule
 

@@ -1,0 +1,64 @@
+"""`oleaster evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oleaster.cli.finetune import TITLES
+from oleaster.cli.words import Command, Given
+from oleaster.config.flags import Flag, select
+from oleaster.config.rules import ALWAYS, Problem
+from oleaster.config.schema import Config
+from oleaster.core.errors import ConfigError
+
+MODEL = Flag("model_path", "Folder of a run, a model or an exported artifact; hub id; .gguf file.", short="m")
+
+
+def command() -> Command:
+    """What `evaluate` takes."""
+    names = ("per_device_eval_batch_size", "num_threads", "seed", "log_level", "plugins")
+    return Command(
+        name="evaluate",
+        summary="Score a model on rows; a run also against its base. Predictions are saved.",
+        usage=(
+            "oleaster evaluate RUN [flags]",
+            "oleaster evaluate MODEL -d ROWS [flags]",
+        ),
+        run=run,
+        words=(MODEL,),
+        own=(
+            MODEL,
+            Flag("config", "Recipe that names the rows. [the run's own]", "path"),
+            Flag("base", "Score the base model beside the tuned one.", "switch", True),
+            Flag("output", "Folder for the report and the predictions. [RUN/predictions]", "path", short="o"),
+        ),
+        settings=tuple(select(["data", "evaluation"], names)),
+        titles={**TITLES, "": "other", "training": "speed"},
+    )
+
+
+def run(given: Given) -> int:
+    """Score and print the table."""
+    from pathlib import Path
+
+    from oleaster.cli.settings import config_for, recipe_of_run
+
+    path = given.own["model_path"]
+    if path is None:
+        raise ConfigError("not given: the run or model to score", remedy=f"{given.command} runs/first")
+
+    def has_rows(config: Config) -> Iterator[Problem]:
+        if not (config.data.data_name or config.data.data_files or config.data.eval_data_files):
+            remedy = f"{given.command} -d rows.jsonl"
+            yield Problem("", f"not given: the rows (--data_name or --data_files); {path} has no recipe", remedy)
+
+    config = config_for(given, given.own["config"] or recipe_of_run(Path(path)), (*ALWAYS, has_rows))
+
+    from rich.console import Console
+
+    from oleaster import pipeline
+    from oleaster.cli.tables import print_reports
+
+    reports = pipeline.evaluate(path, config, given.own["base"], given.own["output"])
+    print_reports(Console(), reports)
+    return 0

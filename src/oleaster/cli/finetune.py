@@ -1,0 +1,78 @@
+"""`oleaster finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oleaster.cli.words import Command, Given
+from oleaster.config.flags import Flag, select, sections
+
+TITLES = {
+    "": "the run",
+    "model": "base model",
+    "data": "rows, and what of them is learned",
+    "method": "method",
+    "training": "optimisation",
+    "watch": "what is recorded, kept and stopped",
+    "evaluation": "answers and their scores",
+}
+
+
+def command() -> Command:
+    """What `finetune` takes."""
+    return Command(
+        name="finetune",
+        summary="Fine-tune a model on your rows. Makes FOLDER/adapter, FOLDER/model and a log.",
+        usage=(
+            "oleaster finetune -m MODEL -d ROWS -o FOLDER [flags]",
+            "oleaster finetune --config RECIPE.yaml [flags]",
+            "oleaster finetune -o FOLDER --resume",
+        ),
+        run=run,
+        own=(
+            Flag("config", "Recipe (YAML); flags go before it. FOLDER/oleaster.yaml of a run is one.", "path"),
+            Flag("dry_run", "Read, check and encode the rows, show what would be done; no model is loaded.", "switch"),
+        ),
+        settings=tuple(select(["", *sections()])),
+        titles=TITLES,
+    )
+
+
+def run(given: Given) -> int:
+    """Read the recipe, check it, train or (dry run) say what training would do."""
+    from oleaster.cli.settings import config_for, recipe_behind_fragment
+    from oleaster.config.rules import TO_FINETUNE, names_what_it_needs
+
+    rules = (*TO_FINETUNE, names_what_it_needs(given.command))
+    config = config_for(given, recipe_behind_fragment(given), rules)
+    assert config.output_path is not None  # the rules have seen to it
+
+    from rich.console import Console
+
+    from oleaster import pipeline
+    from oleaster.cli.progress import shown_progress
+    from oleaster.cli.tables import print_pairs, print_run
+
+    console = Console()
+    if given.own["dry_run"]:
+        print_pairs(console, pipeline.plan(config).rows())
+        return 0
+    try:
+        with shown_progress(console) as sink:
+            finished = pipeline.finetune(config, [sink])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(kept(config.output_path)) from None
+    print_run(console, finished)
+    return 0
+
+
+def kept(folder: Path) -> str:
+    """What a stopped run leaves, and how to go on."""
+    from oleaster.core.run import Run
+
+    checkpoints = Run(folder).checkpoints
+    found = [p for p in checkpoints.glob("*") if p.is_dir() and not p.name.startswith(".")]
+    if not found:
+        return f"stopped before the first checkpoint; nothing of the training is kept in {folder}"
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    return f"stopped; {newest} is kept\n  -> oleaster finetune --output_path {folder} --resume"

@@ -1,0 +1,90 @@
+"""`oleaster generate`: one answer to one prompt."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oleaster.cli.evaluate import MODEL
+from oleaster.cli.words import Command, Given
+from oleaster.config.flags import Flag, select
+from oleaster.config.rules import ALWAYS
+from oleaster.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from oleaster.config.schema import Config
+    from oleaster.inference.predictor import Sampling
+
+PROMPT = Flag("prompt", "The question; without it, standard input is read.")
+SAMPLING = (
+    Flag("temperature", "0 = always the likeliest token; 1 = as the model weighs them.", "number", 0.0),
+    Flag("top_k", "Choose among the k likeliest tokens only (0 = all).", "integer", 0),
+    Flag("top_p", "Choose among the likeliest tokens that make up this share of the probability.", "number", 1.0),
+)
+"""Fields of `inference.predictor.Sampling`; max_new_tokens and seed are settings of the recipe."""
+SETTINGS = ("max_new_tokens", "system_prompt", "dtype", "num_threads", "trust_remote_code", "seed", "log_level")
+
+
+def command() -> Command:
+    """What `generate` takes."""
+    return Command(
+        name="generate",
+        summary="Answer one prompt; the answer is printed as it is made.",
+        usage=("oleaster generate RUN_OR_MODEL PROMPT [flags]", "oleaster generate RUN_OR_MODEL < prompt.txt"),
+        run=run,
+        words=(MODEL, PROMPT),
+        own=(MODEL, PROMPT, *SAMPLING),
+        settings=tuple(select((), SETTINGS)),
+        titles={"": "other", "model": "base model", "data": "prompt", "training": "speed", "evaluation": "answer"},
+    )
+
+
+def run(given: Given) -> int:
+    """Print one answer."""
+    config, sampling = model_settings(given)
+    prompt = given.own["prompt"]
+    if prompt is None:
+        if sys.stdin.isatty():
+            raise ConfigError("not given: the prompt", remedy=f"{given.command} 'What is a cat?'")
+        prompt = _read_stdin()
+
+    from oleaster import pipeline
+
+    assistant = pipeline.load(given.own["model_path"], config)
+    assistant.answer(prompt, sampling, on_text=write_piece)
+    print()
+    return 0
+
+
+def model_settings(given: Given) -> tuple[Config, Sampling]:
+    """The settings of the run behind the model, and how tokens are chosen. Raises: ConfigError without a model."""
+    from oleaster.cli.settings import config_for, recipe_of_run
+    from oleaster.inference.predictor import Sampling
+
+    path, own = given.own["model_path"], given.own
+    if path is None:
+        raise ConfigError("not given: the run or model", remedy=f"{given.command} runs/first")
+    if own["temperature"] < 0 or not 0 < own["top_p"] <= 1 or own["top_k"] < 0:
+        raise ConfigError("temperature >= 0, top_k >= 0 and 0 < top_p <= 1 must hold", where="sampling")
+    config = config_for(given, recipe_of_run(Path(path)), ALWAYS)
+    sampling = Sampling(
+        max_new_tokens=config.evaluation.max_new_tokens,
+        temperature=own["temperature"],
+        top_k=own["top_k"],
+        top_p=own["top_p"],
+        seed=config.seed,
+    )
+    return config, sampling
+
+
+def write_piece(text: str) -> None:
+    """Show a piece of an answer at once."""
+    print(text, end="", flush=True)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"byte {error.start} is no {error.encoding}", where="standard input") from None

@@ -1,0 +1,94 @@
+"""`oleaster COMMAND ...`: finds the command, prints errors, sets exit codes. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from oleaster.core.errors import ConfigError, OleasterError, near_names
+
+COMMANDS: dict[str, str] = {
+    "finetune": "Fine-tune a model on your rows",
+    "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
+    "generate": "Answer one prompt",
+    "chat": "Talk to a model or run",
+    "doctor": "Say what this machine and this installation can do",
+    "version": "Print the version",
+}
+"""Command -> what it does; the module of the same name in this room defines `command()`."""
+
+_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    # Rows are encoded before any process is forked, so threads are safe; unset, the library warns at every fork.
+    "TOKENIZERS_PARALLELISM": "true",
+    # Looking for pydantic plug-ins reads the metadata of every installed package: 15 ms of each start.
+    "PYDANTIC_DISABLE_PLUGINS": "1",
+}
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code (see `core.errors`)."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        code = _dispatch(list(sys.argv[1:] if words is None else words))
+        sys.stdout.flush()
+        return code
+    except OleasterError as error:
+        print(f"oleaster: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as stop:
+        print(f"\noleaster: {str(stop) or 'stopped'}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def help_text() -> str:
+    """The answer to `oleaster` and `oleaster --help`."""
+    lines = [f"  {name:<10} {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Oleaster adapts small language models to a task and takes them to production.",
+            "",
+            "usage: oleaster COMMAND [flags]",
+            "",
+            *lines,
+            "",
+            "oleaster COMMAND --help shows its flags. A first run:",
+            "  oleaster finetune -m HuggingFaceTB/SmolLM2-135M-Instruct -d rows.jsonl -o runs/first",
+            "  oleaster chat runs/first",
+            "",
+        ]
+    )
+
+
+def _dispatch(words: list[str]) -> int:
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return 0
+    if name in ("-V", "--version"):
+        name = "version"
+    if name not in COMMANDS:
+        remedy = near_names(name, COMMANDS)
+        raise ConfigError("there is no such command", where=name, remedy=remedy)
+    from oleaster.cli.words import HELP, help_text as command_help, parse
+
+    command = importlib.import_module(f"oleaster.cli.{name}").command()
+    if any(word in HELP for word in words[1:]):
+        print(command_help(command), end="")
+        return 0
+    return command.run(parse(command, words[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
