@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oleaster.cli.words import Command, Given
-from oleaster.config.flags import Flag, select, sections
+from oleaster.config.flags import Flag, sections, select
 
 TITLES = {
     "": "the run",
@@ -55,14 +55,14 @@ def run(given: Given) -> int:
 
     console = Console()
     if given.own["dry_run"]:
-        print_pairs(console, pipeline.plan(config).rows())
+        print_pairs(pipeline.plan(config).rows())
         return 0
     try:
         with shown_progress(console) as sink:
             finished = pipeline.finetune(config, [sink])
     except KeyboardInterrupt:
         raise KeyboardInterrupt(kept(config.output_path)) from None
-    print_run(console, finished)
+    print_run(finished)
     return 0
 
 

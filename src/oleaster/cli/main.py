@@ -81,7 +81,8 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         remedy = near_names(name, COMMANDS)
         raise ConfigError("there is no such command", where=name, remedy=remedy)
-    from oleaster.cli.words import HELP, help_text as command_help, parse
+    from oleaster.cli.words import HELP, parse
+    from oleaster.cli.words import help_text as command_help
 
     command = importlib.import_module(f"oleaster.cli.{name}").command()
     if any(word in HELP for word in words[1:]):

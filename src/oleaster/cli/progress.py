@@ -30,19 +30,20 @@ class Pace:
     """Seconds per optimiser step, smoothed over reports so that one slow report does not upset the forecast."""
 
     def __init__(self) -> None:
-        self._step, self._seconds_per_step = 0, 0.0
+        self._step: int | None = None
+        self._rate: float | None = None
 
-    def seconds_left(self, report: StepReport) -> float:
-        """Forecast of the time from `report` to the last step; validations are not counted."""
-        steps = report.step - self._step
-        # A resumed run's first report says how far it is, not how many steps its seconds are for.
-        if 0 < steps and self._step:
-            now = report.seconds / steps
-            self._seconds_per_step = 0.7 * self._seconds_per_step + 0.3 * now if self._seconds_per_step else now
-        elif not self._seconds_per_step:
-            self._seconds_per_step = report.seconds / max(1, steps)
+    def seconds_left(self, report: StepReport) -> float | None:
+        """Forecast from `report` to the last step, without validations; None when nothing is known yet.
+
+        The first report only sets the start: its step holds one-time work, and after a resume it does not say how many
+        steps its seconds are for.
+        """
+        if self._step is not None and report.step > self._step:
+            now = report.seconds / (report.step - self._step)
+            self._rate = now if self._rate is None else 0.7 * self._rate + 0.3 * now
         self._step = report.step
-        return self._seconds_per_step * (report.total_steps - report.step)
+        return None if self._rate is None else self._rate * (report.total_steps - report.step)
 
 
 class _Bar:
@@ -82,13 +83,13 @@ class _Lines:
 def step_figures(report: StepReport, pace: Pace) -> str:
     """Loss (nats per learned token), speed, time left, memory (MiB)."""
     seconds = max(report.seconds, 1e-9)
-    left = timedelta(seconds=round(pace.seconds_left(report)))
+    left = pace.seconds_left(report)
     parts = [
         f"loss {report.loss:.4f}",
         f"lr {report.learning_rate:.2e}",
         f"{report.input_tokens / seconds:,.0f} tok/s",
         f"{report.rows / seconds:,.1f} rows/s",
-        f"left {left}",
+        f"left {'?' if left is None else timedelta(seconds=round(left))}",
         f"{report.memory_mb:,.0f} MB",
     ]
     if report.gpu_memory_mb is not None:

@@ -6,27 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from oleaster.core.run import Run
 
 
-def print_pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Two columns: what, and how much."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
+def print_pairs(rows: Sequence[tuple[str, str]], title: str | None = None) -> None:
+    """Two columns: what, and how much. Never wrapped, so that paths and commands can be copied."""
+    width = max((len(name) for name, _ in rows), default=0)
+    if title:
+        print(f"{title}:")
     for name, value in rows:
-        table.add_row(name, value)
-    console.print(table, markup=False)
+        print(f"  {name:<{width}}  {value}")
+    if title:
+        print()
 
 
-def print_run(console: Console, run: Run) -> None:
+def print_run(run: Run) -> None:
     """What a finished run made, and what to do with it."""
-    rows = [(name, str(path)) for name, path in (("adapter", run.adapter), ("model", run.model)) if path.exists()]
-    print_pairs(console, [*rows, ("log", str(run.log))])
-    for line in (f"oleaster evaluate {run.folder}", f"oleaster chat {run.folder}"):
-        console.print(f"  {line}", markup=False, highlight=False)
+    made = [(name, str(path)) for name, path in (("adapter", run.adapter), ("model", run.model)) if path.exists()]
+    print_pairs([*made, ("log", str(run.log))], "made")
+    print(f"next: oleaster evaluate {run.folder}, oleaster chat {run.folder}")
 
 
 def print_reports(console: Console, reports: Sequence[Any]) -> None:

@@ -68,7 +68,7 @@ def parse(command: Command, words: Sequence[str]) -> Given:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in flags.values():
         names = [f"--{name}" for name in (flag.name, *flag.aliases)] + ([f"-{flag.short}"] if flag.short else [])
-        many = {"nargs": "+", "action": "extend"} if flag.kind == "list" else {"action": "append"}
+        many: dict[str, Any] = {"nargs": "+", "action": "extend"} if flag.kind == "list" else {"action": "append"}
         parser.add_argument(*names, dest=flag.name, default=argparse.SUPPRESS, **many)
     for word in command.words:
         parser.add_argument(f"word_{word.name}", nargs="?", default=argparse.SUPPRESS)
@@ -98,8 +98,8 @@ def help_text(command: Command) -> str:
         parts.append(f"{title}:\n" + "\n".join(lines))
     if command.settings:
         parts.append(
-            "--x y and --x=y, - and _ in names are the same; --x null sets a default back. Names that other tools use\n"
-            "(--batch_size, --max_seq_length, --lora_rank, --output_dir, ...) are understood: docs/config.md lists them."
+            "--x y and --x=y, - and _ in names are the same; --x null sets a default back. Names of other tools\n"
+            "(--batch_size, --max_seq_length, --lora_rank, --output_dir, ...) are understood; docs/config.md has them."
         )
     return "\n\n".join(parts) + "\n"
 
