@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oleaster.core.errors import ConfigError, ModelError, UserError, collect
-from oleaster.core.files import atomic_write_json, hash_file, staged_folder
+from oleaster.core.files import atomic_write_json, hash_file, staged_folder, sweep
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -113,6 +113,8 @@ class Artifact:
         Raises: ModelError when there is no manifest or files are missing or changed, all of them named.
         """
         remedy = "export it again with `oleaster auto-opt`"
+        if not folder.exists():
+            sweep(folder.absolute().parent)  # it may have been put aside by an export that was killed
         try:
             facts = json.loads((folder / MANIFEST).read_text("utf-8"))
             files = tuple(ArtifactFile(**f) for f in facts.pop("files"))

@@ -1,9 +1,9 @@
 """Files that are either there whole or not there at all.
 
-Everything is first written beside its target under a temporary name, `.<name>.tmp-<pid>`, brought to the disk (fsync),
-and then renamed. A process that dies half way leaves such a name behind; the next one that writes in the same folder
-sweeps it. A folder that replaces another one puts the old one aside as `.<name>.old-<pid>` for the moment between the
-two renames; if the process dies in that moment, the sweep puts it back.
+Everything is first written beside its target under a temporary name, `.<name>.oleaster-tmp-<pid>`, brought to the
+disk (fsync), and then renamed. A process that dies half way leaves such a name behind; the next one that writes in the
+same folder sweeps it. A folder that replaces another one puts the old one aside as `.<name>.oleaster-old-<pid>` for the
+moment between the two renames; if the process dies in that moment, the sweep puts it back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from oleaster.core.errors import StorageError
 
 _MIB = 1024 * 1024
-_LEFTOVER = re.compile(r"^\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)$")
+_LEFTOVER = re.compile(r"^\.(?P<name>.+)\.oleaster-(?P<kind>tmp|old)-(?P<pid>\d+)$")
 _in_work: set[Path] = set()
 """Temporary paths of this process that are being written now: a process id alone does not tell, as a container gives
 the same one to every start."""
@@ -209,7 +209,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def _temporary(target: Path, kind: str) -> Path:
     target = target.absolute()
-    return target.with_name(f".{target.name}.{kind}-{os.getpid()}")
+    return target.with_name(f".{target.name}.oleaster-{kind}-{os.getpid()}")
 
 
 def _make_folder(folder: Path) -> None:
