@@ -41,19 +41,17 @@ class Bucket:
         return sum(self.lengths)
 
     @cached_property
-    def even(self) -> bool:
-        return self.lengths[0] == self.lengths[-1]
+    def offsets(self) -> tuple[Tensor, Tensor]:
+        """([B] first token of each row behind `start`, [B] its length), int64"""
+        lengths = torch.tensor(self.lengths)
+        return lengths.cumsum(0) - lengths, lengths
 
     @cached_property
-    def index(self) -> tuple[Tensor, Tensor]:
-        """(gather, scatter). `gather` [rows * longest]: token of each place, relative to `start` (a padded place
-        repeats the row's last token). `scatter` [tokens]: place of each token."""
-        gather, scatter, at = [], [], 0
-        for row, length in enumerate(self.lengths):
-            gather += [at + min(i, length - 1) for i in range(self.longest)]
-            scatter += range(row * self.longest, row * self.longest + length)
-            at += length
-        return torch.tensor(gather), torch.tensor(scatter)
+    def places(self) -> Tensor:
+        """[tokens] place of each token in the padded block [B * longest]"""
+        offsets, lengths = self.offsets
+        shift = torch.arange(len(self.lengths)) * self.longest - offsets
+        return torch.arange(self.tokens) + shift.repeat_interleave(lengths)
 
 
 @dataclass(frozen=True)

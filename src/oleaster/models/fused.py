@@ -20,6 +20,7 @@ from torch import Tensor
 
 from oleaster.data.batch import Bucket
 from oleaster.models import kernels
+from oleaster.models.kernels import Angles
 
 
 @dataclass(frozen=True)
@@ -174,169 +175,115 @@ class Attending:
     softcap: float | None
 
 
-def attend(q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, angles: tuple[Tensor, Tensor], buckets: Sequence[Bucket],
+def attend(q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, angles: Angles, buckets: Sequence[Bucket],
            how: Attending) -> Tensor:  # fmt: skip
     """Rotate q and k, let every row attend to the prefix and its own past. Returns [N, H * D].
-
-    Args:
-        angles: cosine and sine, [N, rotary width / 2] each.
 
     Short rows go through two batched products with the key/value heads never repeated; from `LONG` keys on, torch's
     flash attention keeps memory linear.
     """
     if how.softcap is None and max(b.longest + b.prefix for b in buckets) > LONG:
         return _attend_long(q_NHD, k_NJD, v_NJD, angles, buckets, how)
-    return _Attend.apply(q_NHD, k_NJD, v_NJD, *angles, buckets, how)  # type: ignore[return-value]
+    return _Attend.apply(q_NHD, k_NJD, v_NJD, angles, buckets, how)  # type: ignore[return-value]
 
 
 LONG = 384
 
 
-def allowed(length: int, prefix: int, window: int | None, device: torch.device) -> Tensor:
-    """[L, P + L] bool: may the query at place P + i of its row see the key at place j?"""
-    query = torch.arange(prefix, prefix + length, device=device)[:, None]
-    key = torch.arange(prefix + length, device=device)[None, :]
-    seen = key <= query
-    return seen if window is None else seen & (query - key < window)
-
-
-def _block(x: Tensor, bucket: Bucket) -> Tensor:
-    """[B, L, heads, D] of the bucket's tokens; a view where the rows are even."""
-    tokens = x[bucket.start : bucket.start + bucket.tokens]
-    if not bucket.even:
-        tokens = tokens[bucket.index[0].to(x.device)]
-    return tokens.view(len(bucket.lengths), bucket.longest, *x.shape[1:])
-
-
-def _queries(x_BLHD: Tensor, kv_heads: int) -> Tensor:
-    """[B * J, G * L, D]: the query heads of a key/value head side by side."""
-    B, L, H, D = x_BLHD.shape
-    grouped = x_BLHD.view(B, L, kv_heads, H // kv_heads, D).permute(0, 2, 3, 1, 4)
-    return grouped.reshape(B * kv_heads, (H // kv_heads) * L, D)
-
-
-def _keys(x_NJD: Tensor, bucket: Bucket) -> Tensor:
-    """[B * J, P + L, D]: the prefix in front of each row."""
-    own = _block(x_NJD, bucket).transpose(1, 2)
-    B, J, L, D = own.shape
-    if not bucket.prefix:
-        return own.reshape(B * J, L, D)
-    prefix = x_NJD[: bucket.prefix].transpose(0, 1).expand(B, J, bucket.prefix, D)
-    return torch.cat([prefix, own], dim=2).view(B * J, bucket.prefix + L, D)
-
-
-def _put(target_NX: Tensor, block_BLX: Tensor, bucket: Bucket) -> None:
-    """Write the block's real places back to the line of tokens."""
-    flat = block_BLX.reshape(-1, *target_NX.shape[1:])
-    if not bucket.even:
-        flat = flat[bucket.index[1].to(flat.device)]
-    target_NX[bucket.start : bucket.start + bucket.tokens] = flat
-
-
 class _Attend(torch.autograd.Function):
+    """A bucket's queries are one block [B * J, G * L, D] (the heads of a key/value head side by side), its keys and
+    values one block [B * J, P + L, D] with the prefix in front of each row."""
+
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, buckets: Sequence[Bucket],
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, angles: Angles, buckets: Sequence[Bucket],
                 how: Attending) -> Tensor:  # fmt: skip
-        q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
         out = torch.empty_like(q)
         kept: list[Tensor] = []
         for bucket in buckets:
-            B, L, P, J = len(bucket.lengths), bucket.longest, bucket.prefix, how.kv_heads
-            queries, keys, values = _queries(_block(q, bucket), J), _keys(k, bucket), _keys(v, bucket)
-            scores = torch.bmm(queries, keys.transpose(1, 2)).view(B * J, -1, L, P + L).mul_(how.scale)
-            if how.softcap is not None:
-                scores = scores.div_(how.softcap).tanh_()
-                kept.append(scores.clone())
-                scores.mul_(how.softcap)
-            scores.masked_fill_(~allowed(L, P, how.window, q.device), float("-inf"))
-            share = torch.softmax(scores, -1)
-            kept.append(share)
-            result = torch.bmm(share.view(B * J, -1, P + L), values)
-            _put(out, _unqueries(result, B, L, J), bucket)
-        ctx.save_for_backward(q, k, v, cos, sin, *kept)
+            queries, keys, values = _blocks(q, k, v, angles, bucket)
+            scores, capped = torch.bmm(queries, keys.transpose(1, 2)), None
+            by_query = scores.view(-1, bucket.longest, keys.shape[1])
+            if how.softcap is None:
+                kernels.softmax(by_query, bucket.prefix, how.window, how.scale)
+            else:
+                capped = scores.mul(how.scale / how.softcap).tanh_()
+                torch.mul(capped, how.softcap, out=scores)
+                kernels.softmax(by_query, bucket.prefix, how.window, 1.0)
+            result = torch.bmm(scores, values).view(len(bucket.lengths), how.heads, bucket.longest, how.head_dim)
+            kernels.from_block(result, out, bucket, 0, None)
+            kept += [scores] if capped is None else [scores, capped]
+        ctx.save_for_backward(q, k, v, *angles, *kept)
         ctx.buckets, ctx.how = buckets, how
         return out.view(out.shape[0], -1)
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> tuple[Any, ...]:
         q, k, v, cos, sin, *kept = ctx.saved_tensors
-        how: Attending = ctx.how
-        dout = dout.reshape(q.shape)
+        how, kept = ctx.how, iter(kept)
+        dout, angles = dout.view(q.shape), (cos, sin)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        shared_k, shared_v = [], []
-        kept = iter(kept)
+        of_prefix: list[tuple[Tensor, Tensor]] = []
         for bucket in ctx.buckets:
-            B, L, P, J = len(bucket.lengths), bucket.longest, bucket.prefix, how.kv_heads
-            capped = next(kept) if how.softcap is not None else None
+            queries, keys, values = _blocks(q, k, v, angles, bucket)
             share = next(kept)
-            flat = share.view(B * J, -1, P + L)
-            queries, keys, values = _queries(_block(q, bucket), J), _keys(k, bucket), _keys(v, bucket)
-            grad = _block(dout, bucket)
-            if not bucket.even:
-                grad = grad * _real(bucket, grad)
-            grad = _queries(grad, J)
-            dvalues = torch.bmm(flat.transpose(1, 2), grad)
-            dshare = torch.bmm(grad, values.transpose(1, 2)).view_as(share)
-            dscores = torch._softmax_backward_data(dshare, share, -1, share.dtype)
-            if capped is not None:
-                dscores = dscores * (1.0 - capped * capped)
-            dscores = dscores.view_as(flat).mul_(how.scale)
-            _put(dq, _unqueries(torch.bmm(dscores, keys), B, L, J), bucket)
-            for whole, part, shared in (
-                (dk, torch.bmm(dscores.transpose(1, 2), queries), shared_k),
-                (dv, dvalues, shared_v),
-            ):
-                part = part.view(B, J, P + L, -1)
-                _put(whole, part[:, :, P:].transpose(1, 2), bucket)
-                if P:
-                    shared.append(part[:, :, :P].sum(0).transpose(0, 1))
-        for whole, shared in ((dk, shared_k), (dv, shared_v)):
-            for part in shared:
-                whole[: part.shape[0]] += part
-        return kernels.rotate(dq, cos, -sin), kernels.rotate(dk, cos, -sin), dv, None, None, None, None
+            grad = kernels.to_block(dout, bucket, 0, None).view(queries.shape)
+            dvalues = torch.bmm(share.transpose(1, 2), grad)
+            dscores = torch.bmm(grad, values.transpose(1, 2))
+            kernels.softmax_backward(share, dscores, how.scale)
+            if how.softcap is not None:
+                capped = next(kept)
+                dscores.addcmul_(dscores, capped.square(), value=-1.0)
+            dqueries = torch.bmm(dscores, keys).view(len(bucket.lengths), how.heads, bucket.longest, how.head_dim)
+            kernels.from_block(dqueries, dq, bucket, 0, angles)
+            shape = (len(bucket.lengths), how.kv_heads, bucket.prefix + bucket.longest, how.head_dim)
+            dkeys = torch.bmm(dscores.transpose(1, 2), queries).view(shape)
+            prefix_dk = kernels.from_block(dkeys, dk, bucket, bucket.prefix, angles)
+            prefix_dv = kernels.from_block(dvalues.view(shape), dv, bucket, bucket.prefix, None)
+            if prefix_dk is not None and prefix_dv is not None:
+                of_prefix.append((prefix_dk, prefix_dv))
+        if of_prefix:
+            # the prefix's own bucket has written its part already; add what the rows send back
+            size = of_prefix[0][0].shape[0]
+            back = (cos[:size], -sin[:size])
+            dk[:size] += kernels.rotate(torch.stack([part for part, _ in of_prefix]).sum(0), back).to(dk.dtype)
+            dv[:size] += torch.stack([part for _, part in of_prefix]).sum(0).to(dv.dtype)
+        return dq, dk, dv, None, None, None
 
 
-def _unqueries(x: Tensor, B: int, L: int, J: int) -> Tensor:
-    """[B * J, G * L, D] back to [B, L, H, D]."""
-    return x.view(B, J, -1, L, x.shape[-1]).permute(0, 3, 1, 2, 4).reshape(B, L, -1, x.shape[-1])
+def _blocks(q: Tensor, k: Tensor, v: Tensor, angles: Angles, bucket: Bucket) -> tuple[Tensor, Tensor, Tensor]:
+    """[B * J, G * L, D], [B * J, P + L, D] and the same for the values."""
+    queries = kernels.to_block(q, bucket, 0, angles)
+    keys = kernels.to_block(k, bucket, bucket.prefix, angles).flatten(0, 1)
+    values = kernels.to_block(v, bucket, bucket.prefix, None).flatten(0, 1)
+    return queries.view(keys.shape[0], -1, q.shape[-1]), keys, values
 
 
-def _real(bucket: Bucket, like: Tensor) -> Tensor:
-    """[B, L, 1, 1]: 1 at real places, 0 at padded ones, which repeat a token and must not send its gradient twice."""
-    lengths = torch.tensor(bucket.lengths, device=like.device)
-    return (torch.arange(bucket.longest, device=like.device) < lengths[:, None]).to(like.dtype)[:, :, None, None]
-
-
-def _attend_long(q: Tensor, k: Tensor, v: Tensor, angles: tuple[Tensor, Tensor], buckets: Sequence[Bucket],
+def _attend_long(q: Tensor, k: Tensor, v: Tensor, angles: Angles, buckets: Sequence[Bucket],
                  how: Attending) -> Tensor:  # fmt: skip
-    q, k = _Rotate.apply(q, *angles), _Rotate.apply(k, *angles)
+    q, k = kernels.rotate(q, angles), kernels.rotate(k, angles)
     parts = []
     for bucket in buckets:
-        B, L, P, J = len(bucket.lengths), bucket.longest, bucket.prefix, how.kv_heads
-        queries = _block(q, bucket).transpose(1, 2)
-        keys, values = _keys(k, bucket).view(B, J, P + L, -1), _keys(v, bucket).view(B, J, P + L, -1)
-        plain = P == 0 and how.window is None
+        queries = _LineToBlock.apply(q, bucket, 0)
+        keys, values = _LineToBlock.apply(k, bucket, bucket.prefix), _LineToBlock.apply(v, bucket, bucket.prefix)
+        plain = bucket.prefix == 0 and how.window is None
+        visible = None if plain else kernels.visible(bucket.longest, bucket.prefix, how.window, q.device)
         result = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=None if plain else allowed(L, P, how.window, q.device),
-            is_causal=plain,
-            scale=how.scale,
-            enable_gqa=True,
+            queries, keys, values, attn_mask=visible, is_causal=plain, scale=how.scale, enable_gqa=True
         )
-        flat = result.transpose(1, 2).reshape(B * L, -1)
-        parts.append(flat if bucket.even else flat[bucket.index[1].to(flat.device)])
-    return torch.cat(parts)
+        parts.append(result.transpose(1, 2).flatten(0, 1)[bucket.places.to(q.device)])
+    return torch.cat(parts).flatten(1)
 
 
-class _Rotate(torch.autograd.Function):
+class _LineToBlock(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return kernels.rotate(x, cos, sin)
+    def forward(ctx: Any, line: Tensor, bucket: Bucket, prefix: int) -> Tensor:
+        ctx.bucket, ctx.prefix, ctx.shape = bucket, prefix, line.shape
+        return kernels.to_block(line, bucket, prefix, None)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        cos, sin = ctx.saved_tensors
-        return kernels.rotate(dy, cos, -sin), None, None
+    def backward(ctx: Any, dblock: Tensor) -> tuple[Any, ...]:
+        dline = dblock.new_zeros(ctx.shape)
+        of_prefix = kernels.from_block(dblock, dline, ctx.bucket, ctx.prefix, None)
+        if of_prefix is not None:
+            dline[: ctx.prefix] += of_prefix.to(dline.dtype)
+        return dline, None, None

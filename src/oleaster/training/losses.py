@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oleaster.models import kernels
+
 CHUNK = 256
 """Targets whose logits exist at one time: 256 x 49,152 float32 are 50 MB."""
 
@@ -54,28 +56,14 @@ class _HeadCrossEntropy(torch.autograd.Function):
         dweight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         for at in range(0, len(targets), CHUNK):
             chunk = slice(at, at + CHUNK)
-            logits = (hidden[chunk] @ weight.t()).float()
+            logits, slope = hidden[chunk] @ weight.t(), None
             if softcap is not None:
-                logits = logits.div_(softcap).tanh_()
+                logits.div_(softcap).tanh_()
                 slope = 1.0 - logits.square() if needs_hidden or needs_weight else None
                 logits.mul_(softcap)
-            else:
-                slope = None
-            target = targets[chunk, None]
-            log_sum = logits.logsumexp(-1, keepdim=True)
-            chosen = logits.gather(-1, target)
-            if smoothing:
-                chosen = (1.0 - smoothing) * chosen + smoothing * logits.mean(-1, keepdim=True)
-            total += (log_sum - chosen).sum(dtype=torch.float64)
-            if not (needs_hidden or needs_weight):
-                continue
-            grad = logits.sub_(log_sum).exp_()
-            if smoothing:
-                grad.sub_(smoothing / weight.shape[0])
-            grad.scatter_add_(-1, target, torch.full_like(chosen, smoothing - 1.0))
-            if slope is not None:
-                grad.mul_(slope)
-            grad = grad.to(hidden.dtype)
+            losses = kernels.cross_entropy(logits, targets[chunk], smoothing, gradient=needs_hidden or needs_weight)
+            total += losses.sum(dtype=torch.float64)
+            grad = logits if slope is None else logits.mul_(slope)
             if dhidden is not None:
                 torch.mm(grad, weight, out=dhidden[chunk])
             if dweight is not None:
