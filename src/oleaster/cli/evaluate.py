@@ -11,7 +11,12 @@ from oleaster.config.rules import ALWAYS, Problem
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError
 
-MODEL = Flag("model_path", "Folder of a run, a model or an exported artifact; hub id; .gguf file.", short="m")
+MODEL = Flag(
+    "model_path",
+    "Folder of a run, a model or an exported artifact; hub id; .gguf file.",
+    short="m",
+    aliases=("model", "model_name_or_path"),
+)
 
 
 def command() -> Command:

@@ -64,10 +64,7 @@ class Flag:
     key: str = ""
     """Name inside its section; the same as `name` but for the method, which is `method.type`."""
     short: str | None = None
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        return tuple(alias for alias, name in ALIASES.items() if name == self.name)
+    aliases: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -111,6 +108,7 @@ def _flag(section: str, key: str, field: FieldInfo) -> Flag:
         section=section,
         key=key,
         short=SHORT.get(name),
+        aliases=tuple(alias for alias, meant in ALIASES.items() if meant == name),
     )
 
 

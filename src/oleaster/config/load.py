@@ -28,7 +28,7 @@ def load_config(
 
     Args:
         recipe: a YAML file with the sections of `Config`.
-        overrides: flag name (or alias) -> value, as text (`"1e-4"`, `"a,b"`) or typed.
+        overrides: flag name (or alias) -> value, as text (`"1e-4"`, `"a,b"`) or typed; None sets the default back.
         rules: what must hold between settings; see `config.rules`.
 
     Raises:
@@ -41,6 +41,9 @@ def load_config(
         flag = config_flags().get(ALIASES.get(word, word))
         if flag is None:
             problems.append(unknown_setting(word, f"--{name}"))
+            continue
+        if value is None:
+            read.values.pop(flag.name, None)
             continue
         read.values[flag.name] = str(value) if isinstance(value, Path) else value
         read.where[flag.name] = f"--{name}"

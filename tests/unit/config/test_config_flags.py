@@ -1,0 +1,45 @@
+"""Flags are drawn from the tree; names are unique."""
+
+from __future__ import annotations
+
+from transformers.trainer_utils import SchedulerType
+
+from oleaster.config.flags import ALIASES, config_flags, sections, select
+from oleaster.config.schema import Config
+
+
+def test_every_leaf_is_a_flag_once() -> None:
+    leaves = sum(len(cls.model_fields) for cls in sections().values()) + len(Config.model_fields) - len(sections())
+    assert len(config_flags()) == leaves
+
+
+def test_every_flag_has_a_help_text() -> None:
+    assert [flag.name for flag in config_flags().values() if not flag.help] == []
+
+
+def test_the_method_is_chosen_by_its_section_type() -> None:
+    flag = config_flags()["method"]
+    assert (flag.place, flag.default, flag.choices[0]) == ("method.type", "lora", "lora")
+
+
+def test_kinds_come_from_the_types() -> None:
+    kinds = {name: flag.kind for name, flag in config_flags().items()}
+    assert kinds["bf16"] == kinds["use_chat_template"] == "switch"
+    assert kinds["max_steps"] == "integer"
+    assert kinds["lora_alpha"] == "number"
+    assert kinds["data_files"] == kinds["target_modules"] == kinds["report_to"] == "list"
+    assert kinds["logging_dir"] == "path"
+    assert kinds["text_template"] == "text"
+
+
+def test_an_alias_means_a_flag_and_hides_none() -> None:
+    assert set(ALIASES.values()) <= set(config_flags())
+    assert set(ALIASES).isdisjoint(config_flags())
+
+
+def test_select_takes_sections_then_names() -> None:
+    assert [flag.name for flag in select(["evaluation"], ["seed"])] == ["max_new_tokens", "eval_max_samples", "seed"]
+
+
+def test_schedules_are_those_of_transformers() -> None:
+    assert set(config_flags()["lr_scheduler_type"].choices) <= {schedule.value for schedule in SchedulerType}
