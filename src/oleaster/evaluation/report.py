@@ -1,0 +1,115 @@
+"""What an evaluation found, on paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from oleaster.core.errors import DataError
+from oleaster.core.files import atomic_write_json, atomic_write_text
+
+REPORT = "report.json"
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure with what it is worth."""
+
+    value: float
+    low: float | None
+    """Lower end of the 95 % interval; None where there is none (speed, a metric without rows)."""
+    high: float | None
+    count: int
+    """Rows behind the figure."""
+    unit: str
+    """`share` (0 to 1), `nats/token`, `bits/byte`, `perplexity`, `F1`, `tokens/s`, ..."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, asked and scored: a line of predictions.jsonl."""
+
+    source: str
+    """`file:line` or `name[row]`"""
+    prompt: str
+    """For people: the user's message, or the turns of a conversation; not the rendered template."""
+    reference: str
+    nll: float
+    """Sum of -ln p over the learned tokens, in nats."""
+    targets: int
+    """Learned tokens, the stop token among them."""
+    correct: int
+    """Learned tokens that were also the likeliest."""
+    learned_bytes: int | None
+    """UTF-8 bytes of the learned text; None where it is not plain text (tool calls)."""
+    prediction: str | None = None
+    """None: the row has no prompt to be asked with."""
+    finish: str | None = None
+    """`stop` or `length`"""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A mistake made several times."""
+
+    reference: str
+    prediction: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """One model on one set of rows."""
+
+    model: str
+    metrics: Mapping[str, Value]
+    labels: tuple[str, ...] = ()
+    """The labels that count as answers; empty where the answers are free text."""
+    confusions: tuple[Confusion, ...] = ()
+    """Most frequent wrong answers where the answers are labels, most frequent first."""
+    worst: tuple[Row, ...] = ()
+    """Rows with the highest loss per token: hard, mislabelled, or unlike the training rows."""
+    predictions: Path | None = None
+    """The file with all rows, when they were saved."""
+    rows: tuple[Row, ...] = field(default=(), repr=False)
+
+    def save(self, folder: Path) -> Report:
+        """Write predictions.jsonl, then report.json, into `folder`; each is there whole or not at all.
+
+        Returns:
+            this report with `predictions` set.
+        """
+        lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rows]
+        atomic_write_text(folder / PREDICTIONS, "".join(lines))
+        content = asdict(self) | {"predictions": PREDICTIONS}
+        del content["rows"]
+        atomic_write_json(folder / REPORT, content)
+        return Report(**{**vars(self), "predictions": folder / PREDICTIONS})
+
+
+def load_report(folder: Path) -> Report:
+    """What `Report.save` wrote into `folder`, equal to what was written.
+
+    Raises:
+        DataError: the folder holds no report, or a damaged one.
+    """
+    try:
+        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+        return Report(
+            model=content["model"],
+            metrics={name: Value(**value) for name, value in content["metrics"].items()},
+            labels=tuple(content["labels"]),
+            confusions=tuple(Confusion(**found) for found in content["confusions"]),
+            worst=tuple(Row(**row) for row in content["worst"]),
+            predictions=folder / PREDICTIONS,
+            rows=tuple(Row(**json.loads(line)) for line in lines),
+        )
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        raise DataError(f"there is no {name}", where=str(folder), remedy="evaluate with an output folder") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError("the report is damaged", where=str(folder), remedy="evaluate again") from error

@@ -1,0 +1,55 @@
+"""What a metric hands on: counts of each row that may be added up, and the figure their sums make.
+
+Everything else follows from that one form: the figure of any choice of rows, hence bootstrap intervals and paired
+comparisons, for means, ratios, perplexity, F1 and BLEU alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One metric on one set of rows."""
+
+    rows: Floats
+    """[rows, K] counts"""
+    figure: Callable[[Floats], Floats]
+    """From sums of rows [..., K] to figures [...]."""
+    unit: str
+    lower_is_better: bool = False
+    is_share: bool = False
+    """The rows are (0 or 1, 1) and the figure is the share of ones: a proportion with an exact theory."""
+
+    @property
+    def value(self) -> float:
+        """The figure of all rows."""
+        return float(self.figure(self.rows.sum(axis=0)))
+
+
+def ratio(totals: Sequence[float], counts: Sequence[float], unit: str, *, lower_is_better: bool = False) -> Tally:
+    """Sum of `totals` over sum of `counts`."""
+    return Tally(np.column_stack([totals, counts]).astype(np.float64), _ratio, unit, lower_is_better)
+
+
+def mean(values: Sequence[float], unit: str, *, lower_is_better: bool = False) -> Tally:
+    """Mean over the rows."""
+    return ratio(values, np.ones(len(values)).tolist(), unit, lower_is_better=lower_is_better)
+
+
+def share(hits: Sequence[bool], *, lower_is_better: bool = False) -> Tally:
+    """Share of the rows that are a hit, 0 to 1."""
+    rows = np.column_stack([hits, np.ones(len(hits))]).astype(np.float64)
+    return Tally(rows, _ratio, "share", lower_is_better, is_share=True)
+
+
+def _ratio(sums: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold no counts at all: nan, left out there
+        return sums[..., 0] / sums[..., 1]
