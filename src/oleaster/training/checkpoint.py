@@ -252,7 +252,8 @@ def _read(folder: Path) -> TrainState:
     small = json.loads((folder / _STATE).read_text("utf-8"))
     return TrainState(
         step=small["step"],
-        tensors=load_file(folder / _TENSORS),
+        # Copies: the tensors of `load_file` live in the mapped file, which rotation deletes.
+        tensors={name: tensor.clone() for name, tensor in load_file(folder / _TENSORS).items()},
         optimizer=large["optimizer"],
         scheduler=large["scheduler"],
         rng=large["rng"],

@@ -7,72 +7,92 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from oleaster.config.schema import TrainingConfig
-from oleaster.core.errors import ConfigError, near_names
+from oleaster.core.errors import ConfigError
 
 
 def make_optimizer(named_params: Iterable[tuple[str, nn.Parameter]], config: TrainingConfig) -> optim.Optimizer:
     """The optimiser `config.optim` over the parameters that require a gradient.
 
-    Weight decay acts on matrices, not on biases and norms (one dimension). It is decoupled from the gradient in AdamW
-    and Adafactor; in the others it is the classic L2 term. Adafactor is used as transformers' Trainer does: without
-    its own step size and without scaling by the weights, which would all but stop LoRA's B, as that begins at zero.
+    Weight decay acts on matrices, not on biases and norms (one dimension), and is always decoupled from the gradient
+    (Loshchilov and Hutter 2017). Adafactor is used as transformers' Trainer does: without its own step size and
+    without scaling by the weights, which would all but stop LoRA's B, as that begins at zero.
 
     Args:
         named_params: in a fixed order, as the optimiser's state is saved by position.
     """
     params = [p for _, p in named_params if p.requires_grad]
     matrices, vectors = [p for p in params if p.ndim >= 2], [p for p in params if p.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": members, "weight_decay": decay}
-        for members, decay in ((matrices, config.weight_decay), (vectors, 0.0))
-        if members
-    ]
+    decays = ((matrices, config.weight_decay), (vectors, 0.0))
+    groups: list[dict[str, Any]] = [{"params": p, "weight_decay": decay} for p, decay in decays if p]
     lr = config.learning_rate
+    if config.optim in _COUPLED:
+        return _decoupled(_COUPLED[config.optim], groups, lr)
     if config.optim == "adafactor":
         from transformers.optimization import Adafactor
 
         return Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False)
-    if config.optim == "sgd":
-        return optim.SGD(groups, lr=lr)
-    if config.optim == "rmsprop":
-        return optim.RMSprop(groups, lr=lr)
-    if config.optim == "adagrad":
-        return optim.Adagrad(groups, lr=lr)
     betas = (config.adam_beta1, config.adam_beta2)
     return optim.AdamW(groups, lr=lr, betas=betas, eps=config.adam_epsilon, fused=True)
+
+
+_COUPLED: dict[str, type[optim.Optimizer]] = {"sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad}
+"""Optimisers whose own weight decay goes through the gradient. RMSprop divides by the gradient's size, which makes of
+any such decay, however small, a step of full length towards zero and beyond."""
+
+
+def _decoupled(kind: type[optim.Optimizer], groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
+    groups = [{"params": g["params"], "decoupled_decay": g["weight_decay"]} for g in groups]
+    optimizer = kind(groups, lr=lr)  # pyright: ignore[reportCallIssue]
+
+    def decay(optimizer: optim.Optimizer, *_: Any) -> None:
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(1 - group["lr"] * group["decoupled_decay"])
+
+    optimizer.register_step_pre_hook(decay)
+    return optimizer
 
 
 def make_schedule(optimizer: optim.Optimizer, config: TrainingConfig, total_steps: int) -> LRScheduler:
     """The schedule `config.lr_scheduler_type`; call its `step()` after each of `total_steps` optimiser steps.
 
-    The usual four are written out here with transformers' formulas (tests hold them equal to the last bit), because
+    The usual four are written out here with transformers' formulas (a test holds them equal to the last bit), because
     importing transformers.optimization takes up to three seconds; the others are transformers' own.
 
-    Raises: ConfigError for a name that is not a schedule, or one that cannot be driven by the step number alone.
+    Raises: ConfigError as `warmup_steps`.
     """
-    name = config.lr_scheduler_type
-    if name not in SCHEDULES:
-        raise ConfigError(
-            f"there is no schedule '{name}'", where="lr_scheduler_type", remedy=near_names(name, SCHEDULES)
-        )
     warmup = warmup_steps(config, total_steps)
-    if (shape := _SHAPES.get(name)) is not None:
+    if (shape := _SHAPES.get(config.lr_scheduler_type)) is not None:
         return LambdaLR(optimizer, partial(shape, warmup=warmup, total=total_steps))
     from transformers.optimization import get_scheduler
 
-    extra = {key: value(total_steps) for key, value in SCHEDULES[name].items()}
-    return get_scheduler(name, optimizer, warmup, total_steps, extra or None)  # pyright: ignore[reportReturnType]
+    schedule = get_scheduler(config.lr_scheduler_type, optimizer, warmup, total_steps)
+    assert isinstance(schedule, LRScheduler)
+    return schedule
 
 
 def warmup_steps(config: TrainingConfig, total_steps: int) -> int:
-    """Steps that the learning rate rises: `warmup_steps` if given, else the ratio's share, rounded up."""
-    if config.warmup_steps is not None:
-        return config.warmup_steps
-    return math.ceil(config.warmup_ratio * total_steps)
+    """Steps that the learning rate rises: `warmup_steps` if given, else the ratio's share, rounded up.
+
+    The share never takes all steps: the rate begins at zero, and a training of one step would change nothing.
+
+    Raises: ConfigError when the `warmup_steps` given leave no step at the full rate.
+    """
+    if config.warmup_steps is None:
+        return min(math.ceil(config.warmup_ratio * total_steps), max(0, total_steps - 1))
+    if config.warmup_steps >= total_steps:
+        raise ConfigError(
+            f"{config.warmup_steps} of {total_steps} steps: the learning rate would not reach its peak",
+            where="warmup_steps",
+            remedy=f"give less than {total_steps}, or leave it out for warmup_ratio ({config.warmup_ratio:g})",
+        )
+    return config.warmup_steps
 
 
 def _constant(step: int, *, warmup: int, total: int) -> float:
@@ -93,7 +113,7 @@ def _cosine(step: int, *, warmup: int, total: int) -> float:
     if step < warmup:
         return step / max(1, warmup)
     progress = (step - warmup) / max(1, total - warmup)
-    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * 0.5 * 2.0 * progress)))
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 _SHAPES: dict[str, Callable[..., float]] = {
@@ -102,19 +122,4 @@ _SHAPES: dict[str, Callable[..., float]] = {
     "linear": _linear,
     "cosine": _cosine,
 }
-
-SCHEDULES: dict[str, dict[str, Callable[[int], Any]]] = {
-    "linear": {},
-    "cosine": {},
-    "constant": {},
-    "constant_with_warmup": {},
-    "cosine_with_restarts": {},
-    "polynomial": {},
-    "inverse_sqrt": {},
-    "cosine_with_min_lr": {"min_lr_rate": lambda total: 0.1},
-    "cosine_warmup_with_min_lr": {"min_lr_rate": lambda total: 0.1},
-    "warmup_stable_decay": {"num_decay_steps": lambda total: max(1, total // 5)},
-}
-"""Names that `make_schedule` takes, each with what transformers wants to know besides, from the total of steps: the
-lowest rate is a tenth of the peak, the decay at the end takes a fifth of the steps. `reduce_lr_on_plateau` and `greedy`
-are left out: they need a metric at every step."""
+"""Learning rate at a step, as a share of the peak."""

@@ -88,7 +88,9 @@ def build_sinks(watch: WatchConfig, run: Run, resumed_step: int | None = None) -
     """
     sinks: list[JsonLinesSink | TensorBoardSink] = []
     if "tensorboard" in watch.report_to:
-        sinks.append(TensorBoardSink(watch.logging_dir or run.folder / "logs", resumed_step))
+        # A folder given is one for many runs: each gets its own below it, and its own curve.
+        given = watch.logging_dir and watch.logging_dir / run.folder.resolve().name
+        sinks.append(TensorBoardSink(given or run.folder / "logs", resumed_step))
     sinks.append(JsonLinesSink(run.log, resumed_step))
     return sinks
 

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+import time
+
+from oleaster.training.resources import ResourceMeter, peak_memory_mb
+
+
+def test_memory_seen_grows_with_what_is_taken() -> None:
+    meter = ResourceMeter()
+    before = meter()
+    taken = bytearray(b"x" * (64 * 1024 * 1024))
+    during = meter()
+    assert 60 < during.memory_mb - before.memory_mb < 80
+    assert during.peak_memory_mb >= during.memory_mb
+    del taken
+    assert meter().peak_memory_mb >= during.memory_mb - 1
+
+
+def test_cpu_use_is_that_since_the_reading_before() -> None:
+    meter = ResourceMeter()
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    busy = meter().cpu_percent
+    time.sleep(0.2)
+    idle = meter().cpu_percent
+    assert busy > 25  # of one core: other work may share it
+    assert idle < busy / 2
+
+
+def test_the_peak_is_not_that_of_the_parent() -> None:
+    taken = bytearray(b"x" * (200 * 1024 * 1024))
+    code = "from pathlib import Path; print([l for l in open('/proc/self/status') if l.startswith('VmHWM')])"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(child.stdout.split()[1]) / 1024 < 100 < len(taken) / 2**20 < peak_memory_mb()
