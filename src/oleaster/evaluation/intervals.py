@@ -107,8 +107,9 @@ def resamples(count: int, seed: int) -> Iterator[NDArray[np.float64]]:
     source = np.random.default_rng(seed)
     size = max(1, min(RESAMPLES, CHUNK // count))
     for start in range(0, RESAMPLES, size):
-        drawn = min(size, RESAMPLES - start)
-        yield source.multinomial(count, np.full(count, 1 / count), size=drawn).astype(np.float64)
+        samples = min(size, RESAMPLES - start)
+        places = source.integers(count, size=(samples, count)) + count * np.arange(samples)[:, None]
+        yield np.bincount(places.ravel(), minlength=samples * count).reshape(samples, count).astype(np.float64)
 
 
 def _percentiles(drawn: Floats, count: int) -> Interval:

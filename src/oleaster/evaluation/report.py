@@ -84,8 +84,7 @@ class Report:
         """
         lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rows]
         atomic_write_text(folder / PREDICTIONS, "".join(lines))
-        content = asdict(self) | {"predictions": PREDICTIONS}
-        del content["rows"]
+        content = asdict(self) | {"predictions": PREDICTIONS, "rows": len(self.rows)}
         atomic_write_json(folder / REPORT, content)
         return Report(**{**vars(self), "predictions": folder / PREDICTIONS})
 
@@ -98,7 +97,11 @@ def load_report(folder: Path) -> Report:
     """
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+        # Line by line from the file: `str.splitlines` also breaks at U+0085 and others, which JSON leaves in its strings.
+        with (folder / PREDICTIONS).open(encoding="utf-8") as lines:
+            rows = tuple(Row(**json.loads(line)) for line in lines)
+        if len(rows) != content["rows"]:
+            raise ValueError(f"{len(rows)} rows of {content['rows']}")
         return Report(
             model=content["model"],
             metrics={name: Value(**value) for name, value in content["metrics"].items()},
@@ -106,7 +109,7 @@ def load_report(folder: Path) -> Report:
             confusions=tuple(Confusion(**found) for found in content["confusions"]),
             worst=tuple(Row(**row) for row in content["worst"]),
             predictions=folder / PREDICTIONS,
-            rows=tuple(Row(**json.loads(line)) for line in lines),
+            rows=rows,
         )
     except FileNotFoundError as error:
         name = Path(error.filename).name
