@@ -50,18 +50,21 @@ class _Bar:
     """Sink for a terminal."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._pace, self._eval = progress, Pace(), ""
-        self._task = progress.add_task("training", total=None, figures="preparing")
+        self._progress, self._pace = progress, Pace()
+        self._training, self._validation = "preparing", ""
+        self._task = progress.add_task("training", total=None, figures=self._training)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepReport):
-            figures = " ".join(part for part in (step_figures(event, self._pace), self._eval) if part)
-            self._progress.update(self._task, completed=event.step, total=event.total_steps, figures=figures)
+            self._training = step_figures(event, self._pace)
         elif isinstance(event, EvalReport):
-            self._eval = f"val {event.eval_loss:.4f}"
+            self._validation = f"val {event.eval_loss:.4f}  "
             self._progress.console.print(eval_line(event), markup=False, highlight=False)
         else:
             self._progress.console.print(notice_line(event), style="yellow", markup=False, highlight=False)
+            return
+        figures = self._validation + self._training
+        self._progress.update(self._task, completed=event.step, total=event.total_steps, figures=figures)
 
 
 class _Lines:

@@ -1,13 +1,19 @@
-"""Tables on the terminal."""
+"""What is printed when work is done."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
 
 from oleaster.core.run import Run
+
+if TYPE_CHECKING:
+    from oleaster.evaluation.report import Report, Value
+
+_SHOWN_MISTAKES = 5
 
 
 def print_pairs(rows: Sequence[tuple[str, str]], title: str | None = None) -> None:
@@ -28,6 +34,41 @@ def print_run(run: Run) -> None:
     print(f"next: oleaster evaluate {run.folder}, oleaster chat {run.folder}")
 
 
-def print_reports(console: Console, reports: Sequence[Any]) -> None:
-    """One column per model."""
-    raise NotImplementedError
+def print_reports(console: Console, reports: Sequence[Report]) -> None:
+    """A row per metric, a column per model with its 95 % interval; beside two models, whether they differ."""
+    from oleaster.evaluation.compare import compare
+
+    differences = compare(*reports) if len(reports) == 2 else {}
+    table = Table("metric", *(report.model for report in reports), box=None, pad_edge=False)
+    if differences:
+        table.add_column("second against first")
+    for name in dict.fromkeys(name for report in reports for name in report.metrics):
+        cells = [_cell(name, report.metrics.get(name)) for report in reports]
+        verdict = [differences[name].verdict if name in differences else ""] if differences else []
+        table.add_row(name.replace("_", " "), *cells, *verdict)
+    console.print(table, markup=False)
+    console.print("[...] = 95 % interval", markup=False, highlight=False)
+    for report in reports[-1:]:
+        if report.confusions:
+            console.print("\nmost frequent mistakes (expected -> answered):", markup=False)
+        for found in report.confusions[:_SHOWN_MISTAKES]:
+            line = f"  {found.count:4d} x  {found.reference!r} -> {found.prediction!r}"
+            console.print(line, markup=False, highlight=False)
+        if report.predictions:
+            console.print(f"\nanswers: {report.predictions}", markup=False, soft_wrap=True)
+
+
+def _cell(name: str, value: Value | None) -> str:
+    """`92.1 % [89.4, 94.1]`; shares in per cent, the unit where the name does not say it."""
+    if value is None:
+        return "-"
+    scale, unit = (100.0, " %") if value.unit == "share" else (1.0, "" if value.unit in name else f" {value.unit}")
+    shown = f"{_number(value.value * scale)}{unit}"
+    if value.low is None or value.high is None:
+        return shown
+    return f"{shown} [{_number(value.low * scale)}, {_number(value.high * scale)}]"
+
+
+def _number(value: float) -> str:
+    """Four digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

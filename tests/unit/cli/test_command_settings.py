@@ -1,0 +1,88 @@
+"""Which recipe stands behind a command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oleaster.cli import finetune
+from oleaster.cli.finetune import kept
+from oleaster.cli.settings import config_for, recipe_behind_fragment, recipe_of_run, set_log_level
+from oleaster.cli.words import Given, parse
+from oleaster.config.load import replace, save_config
+from oleaster.config.rules import ALWAYS
+from oleaster.config.schema import Config
+
+EARLIER = replace(Config(), model_name_or_path="M", data_name="D", output_path="runs/a", max_steps=7)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """An empty current folder; the environment of libraries is put back."""
+    before, environment = Path.cwd(), dict(os.environ)
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def typed(*words: str) -> Given:
+    return parse(finetune.command(), words)
+
+
+def test_a_named_recipe_wins(project: Path) -> None:
+    save_config(EARLIER, project / "oleaster.yaml")
+    assert recipe_behind_fragment(typed("--config", "other.yaml")) == Path("other.yaml")
+
+
+def test_a_fragment_goes_on_from_its_output_folder_then_the_current_one(project: Path) -> None:
+    assert recipe_behind_fragment(typed("--output_path", "runs/a")) is None
+    save_config(EARLIER, project / "oleaster.yaml")
+    assert recipe_behind_fragment(typed("--logging_steps", "10")) == Path("oleaster.yaml")
+    assert recipe_behind_fragment(typed("--output_path", "runs/a")) == Path("oleaster.yaml")
+    save_config(EARLIER, project / "runs/a/oleaster.yaml")
+    assert recipe_behind_fragment(typed("--output_path", "runs/a")) == Path("runs/a/oleaster.yaml")
+
+
+def test_nothing_of_an_earlier_run_slips_into_a_complete_command(project: Path) -> None:
+    save_config(EARLIER, project / "oleaster.yaml")
+    assert recipe_behind_fragment(typed("-m", "M", "-d", "D")) is None
+    assert recipe_behind_fragment(typed("-m", "M", "--data_files", "x")) is None
+
+
+def test_typed_settings_go_before_the_recipe_and_the_recipe_is_named(project: Path, capsys) -> None:
+    save_config(EARLIER, project / "oleaster.yaml")
+    given = typed("--max_steps", "9", "--log_level", "1")
+    config = config_for(given, recipe_behind_fragment(given), ALWAYS)
+    assert config == replace(EARLIER, max_steps=9, log_level=1)
+    assert "come from oleaster.yaml" in capsys.readouterr().err
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+
+
+def test_log_levels_count_like_olives(project: Path) -> None:
+    for level, name in enumerate(("debug", "info", "warning", "error", "critical")):
+        set_log_level(level)
+        assert os.environ["DATASETS_VERBOSITY"] == name
+
+
+def test_a_runs_recipe_is_found_from_its_parts(project: Path) -> None:
+    save_config(EARLIER, project / "run/oleaster.yaml")
+    found = project / "run/oleaster.yaml"
+    assert recipe_of_run(project / "run") == recipe_of_run(project / "run/model") == found
+    assert recipe_of_run(Path("HuggingFaceTB/SmolLM2-135M")) is None
+
+
+def test_a_stopped_run_says_what_is_kept(tmp_path: Path) -> None:
+    assert "nothing of the training is kept" in kept(tmp_path)
+    for step, age in ((5, 20), (10, 10)):
+        folder = tmp_path / f"checkpoints/step-{step}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    (tmp_path / "checkpoints/.step-15.tmp-1").mkdir()
+    said = kept(tmp_path)
+    assert f"{tmp_path}/checkpoints/step-10 is kept" in said
+    assert f"oleaster finetune --output_path {tmp_path} --resume" in said

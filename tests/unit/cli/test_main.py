@@ -1,0 +1,79 @@
+"""Exit codes, messages and start of the program, seen from outside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from oleaster.cli.main import COMMANDS, main
+
+HEAVY = ("torch", "transformers", "datasets", "peft", "onnxruntime", "rich", "numpy")
+
+
+def program(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "oleaster", *words]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=60, check=False)
+
+
+def test_alone_it_prints_its_commands() -> None:
+    done = program()
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = f"import sys; from oleaster.cli.main import main; main({words}); print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "usage: oleaster" in done.stdout
+    assert set(HEAVY).isdisjoint(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["finetun"], "oleaster: finetun: there is no such command\n  -> did you mean 'finetune'?"),
+        (["finetune", "--max_stepss", "3"], "--max_stepss: there is no such flag"),
+        (["finetune", "--max_steps", "ten"], "--max_steps: 'ten' is no whole number"),
+        (["finetune", "--config", "no.yaml"], "no.yaml: there is no such recipe"),
+        (["evaluate"], "not given: the run or model to score\n  -> oleaster evaluate runs/first"),
+        (["evaluate", "no/run"], "not given: the rows"),
+        (["generate"], "not given: the run or model"),
+        (["generate", "x", "y", "--top_p", "3"], "0 < top_p <= 1 must hold"),
+        (["chat", "--temperature", "warm"], "--temperature: 'warm' is no number"),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_no_traceback(words: list[str], said: str, capsys) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_tutorials_fragments_say_what_they_lack(tmp_path: Path) -> None:
+    fragments = {
+        "S19": ["--method", "lora", "--task_name", "classification", "--output_path", str(tmp_path / "classifier")],
+        "S25": ["--logging_steps", "10", "--eval_steps", "50", "--save_steps", "100", "--logging_dir", "./logs"],
+        "S29": ["--gradient_checkpointing", "true", "--per_device_train_batch_size", "1"],
+    }
+    for words in fragments.values():
+        done = program("finetune", *words)
+        assert done.returncode == 2
+        assert "not given: the base model (--model_name_or_path), the rows" in done.stderr
+        assert (
+            f"-> oleaster finetune {' '.join(words)} -m HuggingFaceTB/SmolLM2-135M-Instruct -d rows.jsonl"
+            in done.stderr
+        )
+
+
+def test_version_in_both_ways() -> None:
+    assert program("version").stdout == program("--version").stdout == f"oleaster {version('oleaster')}\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m oleaster finetune --help | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
