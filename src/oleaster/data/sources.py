@@ -114,11 +114,12 @@ def read_split(source: Source, split: str) -> Rows:
 def _read_hub(name: str, split: str) -> Rows:
     """Rows of a hub data set; `owner/name:config` chooses one of its configurations."""
     import datasets
+    from datasets.exceptions import DatasetNotFoundError
 
     repo, _, subset = name.partition(":")
     try:
         table = datasets.load_dataset(repo, subset or None, split=split)
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise DataError(
             "this is no local file, and the data set cannot be had from the hub: " + _first_line(error),
             where=name,
