@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from oleaster.cli.words import Command, Given
@@ -44,7 +45,10 @@ def run(given: Given) -> int:
     from oleaster.config.rules import TO_FINETUNE, names_what_it_needs
 
     rules = (*TO_FINETUNE, names_what_it_needs(given.command))
-    config = config_for(given, recipe_behind_fragment(given), rules)
+    recipe = recipe_behind_fragment(given)
+    if recipe is not None and given.own["config"] is None:
+        print(f"settings that are not given here come from {recipe}", file=sys.stderr)
+    config = config_for(given, recipe, rules)
     assert config.output_path is not None  # the rules have seen to it
 
     from rich.console import Console

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +16,7 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def config_for(given: Given, recipe: Path | None, rules: Sequence[Rule]) -> Config:
-    """Recipe below, typed settings above; says on stderr which recipe it took when none was named."""
-    if recipe is not None and given.own.get("config") is None:
-        print(f"settings that are not given here come from {recipe}", file=sys.stderr)
+    """Recipe below, typed settings above; libraries are told how loud they may be."""
     config = load_config(recipe, given.settings, rules=rules)
     set_log_level(config.log_level)
     return config

@@ -68,6 +68,13 @@ def test_the_tutorials_fragments_say_what_they_lack(tmp_path: Path) -> None:
         )
 
 
+def test_a_recipe_that_nobody_named_is_announced(tmp_path: Path) -> None:
+    (tmp_path / "oleaster.yaml").write_text("model: {model_name_or_path: owner/model}\n", encoding="utf-8")
+    done = program("finetune", "-o", str(tmp_path))
+    assert done.stderr.startswith(f"settings that are not given here come from {tmp_path / 'oleaster.yaml'}\n")
+    assert "not given: the rows" in done.stderr
+
+
 def test_version_in_both_ways() -> None:
     assert program("version").stdout == program("--version").stdout == f"oleaster {version('oleaster')}\n"
 
