@@ -97,7 +97,7 @@ def load_report(folder: Path) -> Report:
     """
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        # Line by line from the file: `str.splitlines` also breaks at U+0085 and others, which JSON leaves in its strings.
+        # Line by line from the file: `str.splitlines` also breaks at U+0085 and others, which JSON does not escape.
         with (folder / PREDICTIONS).open(encoding="utf-8") as lines:
             rows = tuple(Row(**json.loads(line)) for line in lines)
         if len(rows) != content["rows"]:

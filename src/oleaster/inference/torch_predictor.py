@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oleaster.core.errors import DataError, collect
-from oleaster.inference.generation import answer, batches
+from oleaster.inference.decoder_backend import DecoderBackend
+from oleaster.inference.decoder_backend import DecoderBackend
+from oleaster.inference.generation import Backend, answer, batches
 from oleaster.inference.predictor import Completion, Sampling, Score
 from oleaster.inference.transformers_backend import TransformersBackend
+from oleaster.models.decoder import Decoder
+from oleaster.models.generic import Generic
+from oleaster.models.decoder import Decoder
+from oleaster.models.generic import Generic
 from oleaster.models.loaded import LoadedModel
+
+
+class TorchBackend(Backend[Any], Protocol):
+    """A backend that also gives logits at chosen places."""
+
+    def target_logits(
+        self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Logits of the marked tokens of a batch, a bounded number at a time.
+
+        Args:
+            rows: token ids.
+            targets: for each row the positions whose tokens are predicted, ascending, at least one, from 1.
+
+        Yields:
+            (row of each target [N], token id of each target [N], logits [N, V] in float32)
+        """
+        ...
 
 
 class TorchPredictor:
@@ -25,7 +51,7 @@ class TorchPredictor:
     def __init__(self, loaded: LoadedModel, name: str) -> None:
         self.name = name
         self.loaded = loaded
-        self._backend = TransformersBackend(loaded.model)
+        self.backend = _backend(loaded)
 
     def generate(
         self,
@@ -39,7 +65,7 @@ class TorchPredictor:
             DataError: an empty prompt, or one that leaves no place for an answer; all of them in one error.
         """
         with _asking(self.loaded.model):
-            return answer(self._backend, prompts, sampling, frozenset(self.loaded.stop_ids), self._decode, on_token)
+            return answer(self.backend, prompts, sampling, frozenset(self.loaded.stop_ids), self._decode, on_token)
 
     def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """See `Predictor.score`. Log-softmax in float32, sums in float64.
@@ -53,10 +79,10 @@ class TorchPredictor:
         asked = [i for i, (_, targets) in enumerate(rows) if targets]
         lengths = [rows[i][1][-1] for i in asked]
         with _asking(self.loaded.model):
-            for batch in batches(lengths, 0, same_length=not self._backend.pads):
+            for batch in batches(lengths, 0, same_length=not self.backend.pads):
                 index = torch.tensor([asked[i] for i in batch])
                 ids, targets = zip(*(rows[i] for i in index.tolist()), strict=True)
-                for owner, token, logits in self._backend.target_logits(ids, targets):
+                for owner, token, logits in self.backend.target_logits(ids, targets):
                     chosen = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1)
                     total.index_add_(0, index[owner], chosen.double())
                     correct.index_add_(0, index[owner], (logits.argmax(1) == token).long())
@@ -67,7 +93,7 @@ class TorchPredictor:
         return self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _check(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
-        problems, context = [], self._backend.context
+        problems, context = [], self.backend.context
         for index, (ids, targets) in enumerate(rows):
             if targets and targets[0] < 1:
                 problems.append(DataError("the first token is a target, but nothing predicts it", where=f"row {index}"))
@@ -75,6 +101,20 @@ class TorchPredictor:
                 found = f"{len(ids)} tokens, the model's context is {context}"
                 problems.append(DataError(found, where=f"row {index}", remedy="use a smaller max_length"))
         collect(problems)
+
+
+def _backend(loaded: LoadedModel) -> TorchBackend:
+    if isinstance(loaded.model, Decoder):
+        config = json.loads((loaded.folder / "config.json").read_text(encoding="utf-8"))
+        return DecoderBackend(loaded.model, config.get("max_position_embeddings"))
+    return TransformersBackend(loaded.model.causal_lm if isinstance(loaded.model, Generic) else loaded.model)
+
+
+def _backend(loaded: LoadedModel) -> DecoderBackend | TransformersBackend:
+    model = loaded.model
+    if isinstance(model, Decoder):
+        return DecoderBackend(model, loaded.context)
+    return TransformersBackend(model.causal_lm if isinstance(model, Generic) else model)
 
 
 @contextmanager

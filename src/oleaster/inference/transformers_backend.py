@@ -88,15 +88,7 @@ class TransformersBackend:
     def target_logits(
         self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Logits of the marked tokens of a batch, a bounded number at a time.
-
-        Args:
-            rows: token ids.
-            targets: for each row the positions whose tokens are predicted, ascending, at least one, from 1.
-
-        Yields:
-            (row of each target [N], token id of each target [N], logits [N, V] in float32)
-        """
+        """See `TorchBackend.target_logits`."""
         # Nothing is predicted from a row's last target, nor from what follows it.
         used = [row[: marked[-1]] for row, marked in zip(rows, targets, strict=True)]
         ids, state = self._start(used, min(marked[0] for marked in targets) - 1, 0)

@@ -16,7 +16,7 @@ class CountingBackend:
     """Answers a prompt [..., n] with n-1, n-2, ..., 1 and then the stop token."""
 
     pads = True
-    context = None
+    context: int | None = None
 
     def __init__(self) -> None:
         self.steps: list[int] = []

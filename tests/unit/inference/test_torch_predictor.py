@@ -9,10 +9,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from oleaster.config.schema import LoraConfig
 from oleaster.core.errors import DataError, ModelError
+from oleaster.inference.decoder_backend import DecoderBackend
 from oleaster.inference.predictor import Sampling
 from oleaster.inference.torch_predictor import TorchPredictor
 from oleaster.inference.transformers_backend import TransformersBackend
+from oleaster.methods import get_method
 from oleaster.models.tiny import FAMILIES
 
 PREFIX = tuple(range(10, 60))
@@ -40,22 +43,24 @@ def plain_greedy(model: torch.nn.Module, prompt: tuple[int, ...], count: int, st
     return ids[len(prompt) :]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["transformers", "own"])
 @pytest.mark.parametrize("prefix", [(), PREFIX], ids=["alone", "shared"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_answers_equal_those_of_single_rows_without_a_cache(tiny, family, prefix):
+def test_greedy_answers_equal_those_of_single_rows_without_a_cache(tiny, family, prefix, own):
     prompts = rows(1, 6, prefix)
-    answers = TorchPredictor(tiny(family), family).generate(prompts, Sampling(max_new_tokens=8))
+    answers = TorchPredictor(tiny(family, own), family).generate(prompts, Sampling(max_new_tokens=8))
     for prompt, answer in zip(prompts, answers, strict=True):
         expected = plain_greedy(tiny(family).model, prompt, 8, (2,))
         assert list(answer.token_ids) == expected
         assert answer.finish == ("length" if len(expected) == 8 else "stop")
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["transformers", "own"])
 @pytest.mark.parametrize("prefix", [(), PREFIX], ids=["alone", "shared"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_of_a_shrinking_batch_equal_those_of_single_rows_without_a_cache(tiny, family, prefix):
+def test_logits_of_a_shrinking_batch_equal_those_of_single_rows_without_a_cache(tiny, family, prefix, own):
     lines = [(*line, 100 + i, 200 - i) for i, line in enumerate(rows(1, 6, prefix))]
-    backend = TransformersBackend(tiny(family).model)
+    backend = TorchPredictor(tiny(family, own), family).backend
     with torch.no_grad():
         logits, state = backend.prefill([line[:-2] for line in lines], room=2)
         for row, line in zip(logits, lines, strict=True):
@@ -68,13 +73,14 @@ def test_logits_of_a_shrinking_batch_equal_those_of_single_rows_without_a_cache(
             torch.testing.assert_close(torch.from_numpy(row), plain_logits(tiny(family).model, line)[-1])
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["transformers", "own"])
 @pytest.mark.parametrize("prefix", [(), PREFIX], ids=["alone", "shared"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_the_plain_cross_entropy(tiny, family, prefix):
+def test_scores_equal_the_plain_cross_entropy(tiny, family, prefix, own):
     lines = [line for line in rows(2, 7, prefix) if len(line) > 1]
     marked = [(line, tuple(range(max(1, len(line) - 3), len(line)))) for line in lines]
     marked.append((lines[0], (1, len(lines[0]) - 1) if prefix else (1,)))
-    scores = TorchPredictor(tiny(family), family).score(marked)
+    scores = TorchPredictor(tiny(family, own), family).score(marked)
     for (line, targets), score in zip(marked, scores, strict=True):
         found = plain_logits(tiny(family).model, line).log_softmax(-1)[[t - 1 for t in targets]]
         wanted = torch.tensor([line[t] for t in targets])
@@ -82,12 +88,15 @@ def test_scores_equal_the_plain_cross_entropy(tiny, family, prefix):
         assert (score.count, score.correct) == (len(targets), int((found.argmax(1) == wanted).sum()))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
-def test_target_logits_come_in_pieces_of_bounded_size(tiny, family):
+@pytest.mark.parametrize("own", [False, True], ids=["transformers", "own"])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gemma2"])
+def test_target_logits_come_in_pieces_of_bounded_size(tiny, family, own):
+    model, kind = tiny(family, own).model, DecoderBackend if own else TransformersBackend
     lines = rows(3, 5, PREFIX)
     targets = [tuple(range(1, len(line))) for line in lines]
-    whole = list(TransformersBackend(tiny(family).model).target_logits(lines, targets))
-    pieces = list(TransformersBackend(tiny(family).model, 5 * 260 * 4).target_logits(lines, targets))
+    with torch.no_grad():
+        whole = list(kind(model).target_logits(lines, targets))
+        pieces = list(kind(model, logit_elements=5 * 260 * 4).target_logits(lines, targets))
     assert len(whole) == 1
     assert max(logits.numel() for _, _, logits in pieces) <= 5 * 260 * 4
     torch.testing.assert_close(by_target(pieces), by_target(whole), atol=1e-4, rtol=1e-5)
@@ -182,3 +191,20 @@ def test_impossible_targets_are_refused_and_rows_without_targets_score_nothing(t
     with pytest.raises(DataError, match="row 0: the first token is a target"):
         predictor.score([((5, 6), (0, 1))])
     assert predictor.score([((5, 6), ())])[0].count == 0
+
+
+def test_an_attached_adapter_is_computed_by_both_engines(fresh):
+    answers = []
+    for own in (False, True):
+        changed = fresh("llama", own)
+        plain = TorchPredictor(changed, "base").score([((*PREFIX, 5, 6), (50, 51))])[0]
+        get_method(LoraConfig(lora_r=4)).attach(changed.model, seed=0)
+        for name, parameter in changed.model.named_parameters():
+            if name.endswith("lora_B"):
+                torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(len(name)))
+        predictor = TorchPredictor(changed, "tuned")
+        tuned = predictor.score([((*PREFIX, 5, 6), (50, 51))])[0]
+        assert abs(tuned.total - plain.total) > 0.1
+        answers.append((tuned.total, predictor.generate(rows(6, 4), Sampling(max_new_tokens=6))))
+    assert answers[1][0] == pytest.approx(answers[0][0], rel=1e-5)
+    assert answers[1][1] == answers[0][1]
