@@ -98,12 +98,15 @@ def build_sinks(watch: WatchConfig, run: Run, resumed_step: int | None = None) -
 def _lines_up_to(path: Path, step: int) -> list[str]:
     if not path.exists():
         return []
+    *lines, _torn = path.read_text("utf-8", errors="replace").split("\n")  # not splitlines: texts may hold U+2028
     kept = []
-    for line in path.read_text("utf-8", errors="replace").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break  # torn by the kill
-        if json.loads(line)["step"] <= step:
-            kept.append(line)
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            break  # a power cut can leave a tail of zeros
+        if event["step"] <= step:
+            kept.append(line + "\n")
     return kept
 
 

@@ -1,7 +1,9 @@
 import errno
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,26 @@ def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
     (tmp_path / "out" / "sub").mkdir(parents=True)
     remove_folder(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_while_removing_leaves_no_part_under_the_name(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from oleaster.core.files import remove_folder\n"
+        "folder = Path(sys.argv[1]); folder.mkdir()\n"
+        "for i in range(3000): (folder / str(i)).touch()\n"
+        "print('made', flush=True); remove_folder(folder)\n"
+    )
+    dice, died_inside = random.Random(0), 0
+    for attempt in range(15):
+        folder = tmp_path / str(attempt)
+        with subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(dice.uniform(0, 0.01))
+            process.kill()
+        died_inside += process.returncode != 0
+        assert not folder.exists() or len(list(folder.iterdir())) == 3000
+    assert died_inside
 
 
 def test_hash_is_sha256(tmp_path: Path) -> None:

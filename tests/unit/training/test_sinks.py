@@ -34,18 +34,20 @@ def test_each_event_is_one_line_of_its_kind(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_resumed_log_has_each_step_once_and_no_torn_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", ["", '{"event": "step", "step": 4', "\0\0\0\n\0"])
+def test_a_resumed_log_has_each_step_once_and_no_torn_line(torn: str, tmp_path: Path) -> None:
     run = Run(tmp_path)
     sink = JsonLinesSink(run.log)
     for step in (10, 20, 30):
         sink(report(step))
+    sink(Notice(20, "generic_path", "two\u2028lines\x85 of text"))
     sink.close()
     with run.log.open("a") as file:
-        file.write('{"event": "step", "step": 4')
+        file.write(torn)
     sink = JsonLinesSink(run.log, resumed_step=20)
     sink(report(30, loss=0.25))
     sink.close()
-    assert [(e["step"], e["loss"]) for e in run.read_log()] == [(10, 1.0), (20, 1.0), (30, 0.25)]
+    assert [(e["step"], e.get("loss")) for e in run.read_log()] == [(10, 1.0), (20, 1.0), (20, None), (30, 0.25)]
 
 
 def test_a_new_log_begins_empty_and_a_resume_without_a_log_works(tmp_path: Path) -> None:
