@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from oleaster.core.errors import ModelError, collect
-from oleaster.exporting.adapter_folder import Delta, LoraAdapter, read_adapter
+from oleaster.exporting.adapter_folder import Delta, LoraAdapter, read_lora
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -35,7 +35,7 @@ def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
 
     Raises: ModelError when the base is quantised, or the adapter has tensors that the base has not.
     """
-    adapter = read_adapter(adapter_folder)
+    adapter = read_lora(adapter_folder)
     config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
     if "quantization_config" in config:
         raise ModelError(
@@ -102,7 +102,9 @@ def _match(adapter: LoraAdapter, names: set[str], tied: bool) -> tuple[dict[str,
         if found:
             replaced[found] = tensor
         elif name == "lm_head.weight" and tied:
-            unties = True
+            # Trained as one with the embedding, or as a copy of its own.
+            embedding = next((t for n, t in adapter.replaced.items() if n.endswith("embed_tokens.weight")), None)
+            unties = embedding is None or not torch.equal(embedding, tensor)
         else:
             problems.append(ModelError(f"{name} is not in the base model", where=where))
     collect(problems)

@@ -83,7 +83,7 @@ class Quantised:
 def block_grid(weight: np.ndarray, form: Format) -> tuple[np.ndarray, np.ndarray | None]:
     """(scales float16, zeros uint8 or None), both [N, K / block], that cover every weight of each block.
 
-    `weight` is [N, K] with K a multiple of the block. Scales are rounded up, so that no weight falls off the grid's end.
+    `weight` is [N, K] with K a multiple of the block. Scales are rounded up: no weight falls off the grid's end.
     """
     blocks = weight.reshape(weight.shape[0], -1, form.block)
     if form.asymmetric:
@@ -153,6 +153,11 @@ def quantise_graph(
     ir.save(model, output, external_data=f"{output.name}.data", size_threshold_bytes=1024)
 
 
+def weight_shapes(source: Path) -> dict[str, tuple[int, int]]:
+    """(N, K) of every weight that can be quantised, by plan name."""
+    return {name: stored_shape(node) for name, node in linear_names(ir.load(source).graph).items()}
+
+
 def stored_shape(node: ir.Node) -> tuple[int, int]:
     """(N, K) of a matmul node's weight."""
     columns, rows = node.inputs[1].const_value.shape.numpy()  # pyright: ignore[reportOptionalMemberAccess]
@@ -185,7 +190,13 @@ def _enter(graph: ir.Graph, name: str | None, quantised: Quantised) -> _Values:
 
 def _replace_matmul(graph: ir.Graph, node: ir.Node, quantised: Quantised, values: _Values) -> None:
     form, (rows, columns) = quantised.format, quantised.codes.shape
-    attributes = {"K": columns, "N": rows, "bits": form.bits, "block_size": form.block, "accuracy_level": ACCURACY_LEVEL}
+    attributes = {
+        "K": columns,
+        "N": rows,
+        "bits": form.bits,
+        "block_size": form.block,
+        "accuracy_level": ACCURACY_LEVEL,
+    }
     inputs = [node.inputs[0], values.packed, values.scales] + ([values.zeros] if values.zeros is not None else [])
     _replace(graph, node, "MatMulNBits", inputs, attributes, f"{node.name}_Q{form.bits}")
 
@@ -218,7 +229,9 @@ def _gather_quantised(graph: ir.Graph, gather: ir.Node, quantised: Quantised, va
     reshape.outputs[0].name = f"{values.packed.name}_table"
     graph.insert_before(gather, reshape)
     attributes = {"bits": form.bits, "block_size": form.block, "gather_axis": 0, "quantize_axis": 1}
-    inputs = [reshape.outputs[0], gather.inputs[1], values.scales] + ([values.zeros] if values.zeros is not None else [])
+    inputs = [reshape.outputs[0], gather.inputs[1], values.scales] + (
+        [values.zeros] if values.zeros is not None else []
+    )
     _replace(graph, gather, "GatherBlockQuantized", inputs, attributes, f"{gather.name}BlockQuantized")
 
 
@@ -230,7 +243,7 @@ def _replace(
     attrs = [ir.AttrInt64(key, value) for key, value in attributes.items()]
     new = ir.Node("com.microsoft", op, inputs, attrs, name=name, num_outputs=1)
     graph.insert_before(old, new)
-    new.outputs[0].dtype, new.outputs[0].shape = output.dtype, output.shape
+    new.outputs[0].type, new.outputs[0].shape = output.type, output.shape
     output_name = output.name
     ir.convenience.replace_all_uses_with(output, new.outputs[0], replace_graph_outputs=True)
     graph.remove(old, safe=True)

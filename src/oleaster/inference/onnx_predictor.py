@@ -31,12 +31,18 @@ class OnnxPredictor:
         adapter: name of a file `adapters/NAME.onnx_adapter` in the folder.
         name: shown in tables; default: the folder's name, and the adapter's.
         threads: CPU threads; default: all cores this process may use.
+        stop_ids: ids that end an answer instead of those in genai_config.json; the prompt contract is then not checked.
 
     Raises: ModelError when the folder is no such export or its prompt contract is broken; MissingExtraError.
     """
 
     def __init__(
-        self, folder: Path | str, adapter: str | None = None, name: str | None = None, threads: int | None = None
+        self,
+        folder: Path | str,
+        adapter: str | None = None,
+        name: str | None = None,
+        threads: int | None = None,
+        stop_ids: Sequence[int] | None = None,
     ) -> None:
         self.folder = Path(folder)
         path = self.folder / "genai_config.json"
@@ -47,9 +53,9 @@ class OnnxPredictor:
         self._adapter_name = adapter
         self._adapter_file = _adapter_file(self.folder, adapter) if adapter else None
         self.name = name or (f"{self.folder.name}:{adapter}" if adapter else self.folder.name)
-        self.stop_ids = _as_ids(self._config["model"]["eos_token_id"])
+        self.stop_ids = tuple(stop_ids) if stop_ids else _as_ids(self._config["model"]["eos_token_id"])
         self.tokenizer = GenaiTokenizer(self._model)
-        if contract := PromptContract.read(self.folder):
+        if not stop_ids and (contract := PromptContract.read(self.folder)):
             contract.check(self.folder, self.tokenizer, self.stop_ids)
 
     def generate(

@@ -1,0 +1,223 @@
+"""The fidelity ladder: the same rows through every form the model takes on its way, each held against the first.
+
+    torch -> merged -> onnx-fp32 -> quantised -> genai
+
+Merging and the graph must be exact but for rounding; quantising may lose what the user allows; the runtime with its
+own tokenizer, template and stop ids must lose nothing more. The first rung that loses too much stops the export, with
+its name and the likely cause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from operator import eq
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from oleaster.core.errors import FidelityError, ModelError
+from oleaster.data.papers import Encoded
+from oleaster.inference.predictor import Completion, Sampling
+
+POSITIONS = 1024
+"""Target tokens whose logits are kept (200 MB at a vocabulary of 49,152); later rows are answered, not compared."""
+EXACT_KL = 1e-4
+"""Nats; what float32 rounding leaves is below 1e-7, a wrong rope table or adapter is above 1e-2."""
+STOP_SLACK = 0.02
+"""Share of answers that quantisation may keep from ending."""
+
+CAUSES = {
+    "merged": "the adapter's scale (alpha / r), an adapter of another base, or a module that was not merged",
+    "onnx-fp32": "the graph computes something else: rope table, tied head, attention window or norm of this family",
+    "quantised": "too few bits for this model: use int8, or calibrate the 4-bit weights on the task's rows",
+    "genai": "the runtime asks differently: tokenizer, chat template or stop ids in genai_config.json",
+}
+
+
+class Model(Protocol):
+    """What a rung needs; `inference.OnnxPredictor` and `rungs.TorchModel` have it."""
+
+    def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
+        """Logits [targets, vocabulary] from which the marked tokens are predicted."""
+        ...
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling = ...) -> list[Completion]:
+        """See `inference.predictor.Predictor.generate`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One form of the model."""
+
+    name: str
+    """`torch`, `merged`, `onnx-fp32`, a precision, or `genai`."""
+    kind: Literal["torch", "merged", "onnx-fp32", "quantised", "genai"]
+    load: Callable[[], Model]
+    """The model; it is dropped before the next rung loads its own. A ModelError here is the rung's fault."""
+    encode: Callable[[Model, int], Sequence[int]] | None = None
+    """Prompt ids of row i by the rung's own tokenizer and template; None = it has none of its own."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a rung may lose."""
+
+    max_drop: float = 0.01
+    """Share of exact matches (0.01 = one point), against torch on the same rows."""
+    max_kl: float = 0.1
+    """Nats per target token, mean, against torch; for the quantised rung."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one rung showed. Differences are against the first rung, on the same rows; None = not measured there."""
+
+    rung: str
+    rows: int = 0
+    same_ids: float | None = None
+    """Share of rows that the rung's own tokenizer and template turn into the same prompt ids."""
+    positions: int = 0
+    """Target tokens whose logits were compared."""
+    max_difference: float | None = None
+    """Largest absolute difference of a logit, after each position's mean is taken off."""
+    kl: float | None = None
+    """Mean KL(torch || rung) in nats per target token."""
+    top1: float | None = None
+    """Share of positions with the same likeliest token."""
+    exact_match: float | None = None
+    exact_interval: tuple[float, float] | None = None
+    """95 % Wilson interval of exact_match."""
+    natural_stop: float | None = None
+    """Share of answers that ended by themselves."""
+    fault: str | None = None
+    """What was lost beyond the limits, and why it probably was; None = the rung holds."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+class Ladder:
+    """Measures rungs one after another; the first one is the reference.
+
+    Logits are compared on every rung but `genai`, which runs the file of the rung below; answers are generated on
+    `torch`, `quantised` and `genai`.
+
+    Args:
+        rows: held-out rows; their prompts are answered, their targets' logits compared.
+        references: the right answer of each row, for exact match (both sides stripped); None = answers are held
+            against those of the first rung, which is shown but sets no limit, as free text parts early.
+    """
+
+    def __init__(
+        self, rows: Sequence[Encoded], references: Sequence[str] | None, limits: Limits, max_new_tokens: int = 64
+    ) -> None:
+        self.rows, self.limits = rows, limits
+        self._expected, self._scored = references, references is not None
+        self._sampling = Sampling(max_new_tokens=max_new_tokens)
+        self._compared = _within_budget(rows)
+        self._logits: list[np.ndarray] = []
+        self._first: Figures | None = None
+
+    def measure(self, rung: Rung) -> Figures:
+        """The rung's figures, with its fault if it has one: the caller decides (see `require`)."""
+        try:
+            model = rung.load()
+        except ModelError as error:
+            return Figures(rung.name, fault=f"{error}. Likely cause: {CAUSES.get(rung.kind, 'the model itself')}")
+        figures = Figures(rung.name, rows=len(self.rows))
+        if rung.kind != "genai":
+            logits = [np.asarray(model.target_logits(r.input_ids, r.targets), np.float32) for r in self._compared]
+            self._logits = self._logits or logits
+            figures = replace(figures, **_distance(logits, self._logits))
+        prompts = [row.prompt_ids for row in self.rows]
+        if rung.encode is not None:
+            own = [tuple(rung.encode(model, i)) for i in range(len(prompts))]
+            figures = replace(figures, same_ids=sum(map(eq, own, prompts)) / len(prompts))
+            prompts = own
+        if rung.kind not in ("merged", "onnx-fp32"):
+            figures = replace(figures, **self._answers(model.generate(prompts, self._sampling)))
+        self._first = self._first or figures
+        return replace(figures, fault=_fault(rung, figures, self._first, self.limits, self._scored))
+
+    def _answers(self, answers: Sequence[Completion]) -> dict[str, Any]:
+        self._expected = self._expected or [answer.text for answer in answers]
+        hits = sum(a.text.strip() == b.strip() for a, b in zip(answers, self._expected, strict=True))
+        return {
+            "exact_match": hits / len(answers),
+            "exact_interval": wilson(hits, len(answers)),
+            "natural_stop": sum(answer.finish == "stop" for answer in answers) / len(answers),
+        }
+
+
+def require(figures: Figures) -> None:
+    """Raises: FidelityError (exit code 3) when a rung lost more than allowed."""
+    if figures.fault:
+        raise FidelityError(f"rung '{figures.rung}': {figures.fault}")
+
+
+def _within_budget(rows: Sequence[Encoded]) -> list[Encoded]:
+    """The first rows with targets, until `POSITIONS` targets are reached; at least one."""
+    kept: list[Encoded] = []
+    positions = 0
+    for row in rows:
+        positions += len(row.targets)
+        if kept and positions > POSITIONS:
+            break
+        if row.targets:
+            kept.append(row)
+    return kept
+
+
+def _distance(logits: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> dict[str, Any]:
+    """KL, largest difference and top-1 agreement over all compared positions."""
+    divergence, largest, agreeing, positions = 0.0, 0.0, 0, 0
+    for ours, theirs in zip(logits, reference, strict=True):
+        p, q = _log_softmax(theirs), _log_softmax(ours)
+        divergence += float((np.exp(p) * (p - q)).sum())
+        centred = (ours - ours.mean(-1, keepdims=True)) - (theirs - theirs.mean(-1, keepdims=True))
+        largest = max(largest, float(np.abs(centred).max()))
+        agreeing += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        positions += len(ours)
+    return {
+        "positions": positions,
+        "kl": divergence / positions,
+        "max_difference": largest,
+        "top1": agreeing / positions,
+    }
+
+
+def _fault(rung: Rung, now: Figures, first: Figures, limits: Limits, scored: bool) -> str | None:
+    """What is beyond the limits, and why it probably is; None when the rung holds."""
+    if rung.kind == "torch":
+        return None
+    found = []
+    allowed = limits.max_kl if rung.kind == "quantised" else EXACT_KL
+    if now.kl is not None and not now.kl <= allowed:  # NaN is a fault too
+        found.append(f"KL {now.kl:.4g} nats per token, allowed {allowed:g}")
+    if now.same_ids is not None and now.same_ids < 1:
+        found.append(f"{100 * (1 - now.same_ids):.0f} % of the prompts become other ids")
+    if scored and now.exact_match is not None and first.exact_match is not None:
+        drop = first.exact_match - now.exact_match
+        if drop > limits.max_drop:
+            found.append(f"exact match falls by {100 * drop:.1f} points, allowed {100 * limits.max_drop:.1f}")
+    if rung.kind == "genai" and (first.natural_stop or 0.0) - (now.natural_stop or 0.0) > STOP_SLACK:
+        ending = f"{100 * (now.natural_stop or 0.0):.0f} % of the answers end by themselves"
+        found.append(f"{ending}, {100 * (first.natural_stop or 0.0):.0f} % in torch")
+    return f"{'; '.join(found)}. Likely cause: {CAUSES[rung.kind]}" if found else None
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share."""
+    z, share = 1.959964, hits / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
