@@ -38,6 +38,8 @@ class _Chosen:
     train: Rows
     validation: Rows
     read: int
+    outside: int
+    """Rows that no slice asked for."""
 
 
 def prepare(config: DataConfig, seed: int) -> Prepared:
@@ -50,8 +52,8 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     train, faults = build_examples(chosen.train, config)
     validation, more = build_examples(chosen.validation, config)
     raise_faults(faults + more)
-    asked = len(train) + len(validation)
     notes: list[str] = []
+    asked = len(train) + len(validation)
     if validation:
         train = train[: config.max_samples]
         repeats = find_repeats([*train, *validation])
@@ -64,7 +66,7 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     notes += _repeat_notes(repeats)
     ledger = Ledger(
         read=chosen.read,
-        sliced_away=chosen.read - asked + (asked - len(train) - len(validation)),
+        sliced_away=chosen.outside + asked - len(train) - len(validation),
         train=Part(rows=len(train), used=len(train)),
         validation=Part(rows=len(validation), used=len(validation)),
         duplicated=repeats.duplicated,
@@ -114,7 +116,8 @@ def _choose(config: DataConfig) -> _Chosen:
     if same and eval_slice:
         _refuse_overlap(train_slice, train_range, eval_slice, eval_range)
     read = len(train_rows.rows) + (0 if same else len(eval_rows.rows))
-    return _Chosen(_part(train_rows, train_range), _part(eval_rows, eval_range), read)
+    outside = read - len(train_range) - len(eval_range)
+    return _Chosen(_part(train_rows, train_range), _part(eval_rows, eval_range), read, outside)
 
 
 def _eval_place(config: DataConfig, source: Source) -> tuple[Source, Slice | None]:

@@ -102,7 +102,7 @@ _DECODER = JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 def _reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
+        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
     if isinstance(error, RecursionError):
         return "the row is nested too deeply"
     return str(error)
@@ -172,7 +172,7 @@ def _read_lines(text: str, path: Path, found: Rows) -> None:
             reason = _row_fault(row, line)
         except (ValueError, RecursionError) as error:
             row, reason = {}, _reason(error)
-            if number == len(lines) and isinstance(error, JSONDecodeError) and error.pos >= len(line.rstrip()) - 1:
+            if number == len(lines) and not line.rstrip().endswith("}"):
                 reason = f"the file ends in the middle of a row ({reason})"
         place = f"{path}:{number}"
         if reason:
