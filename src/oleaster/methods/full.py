@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ class Full:
     def from_config(cls, config: Any) -> Full:
         """There is nothing to set."""
         return cls()
+
+    def trained_numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """All of them."""
+        return sum(math.prod(shape) for shape in shapes.values())
 
     def attach(self, model: nn.Module, seed: int) -> None:
         """Make every parameter float32 and trainable; nothing is drawn from `seed`."""

@@ -21,7 +21,17 @@ from transformers.pytorch_utils import Conv1D
 from oleaster.config.schema import LoraConfig
 from oleaster.core.errors import ConfigError, ModelError, collect
 from oleaster.methods.adapter_files import CONFIG, AdapterFiles, read_adapter, write_adapter
-from oleaster.methods.targets import ALL_LINEAR, find_saved, find_targets, head_path, shared_names, short_names
+from oleaster.methods.targets import (
+    ALL_LINEAR,
+    EMBEDDINGS,
+    HEADS,
+    choose,
+    find_saved,
+    find_targets,
+    head_path,
+    shared_names,
+    short_names,
+)
 
 MERGEABLE = (torch.float32, torch.bfloat16)
 
@@ -110,6 +120,19 @@ class Lora:
         """Factor of the update at `path`: alpha / r, or alpha / sqrt(r) with use_rslora."""
         rank = self.rank_of(path)
         return _by_pattern(self.alpha_pattern, path, self.alpha) / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def trained_numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Numbers in A and B of every target and in the modules that are trained whole.
+
+        Raises: ConfigError when a name matches no matrix.
+        """
+        matrices = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if len(shape) == 2}
+        linears = [path for path in matrices if path.rpartition(".")[2] not in EMBEDDINGS]
+        head = next((path for path in linears if path in HEADS), None)
+        whole = [name for name in shapes if any(f".{part}." in f".{name}" for part in self.modules_to_save)]
+        targets = [path for path in choose(linears, self.target_modules, head) if f"{path}.weight" not in whole]
+        low_rank = sum(self.rank_of(path) * sum(matrices[path]) for path in targets)
+        return low_rank + sum(math.prod(shapes[name]) for name in whole)
 
     def attach(self, model: nn.Module, seed: int) -> None:
         """Freeze `model` and put a `LoraLinear` in the place of each target; A is drawn from `seed`, B is zero.

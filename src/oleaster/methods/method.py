@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,10 @@ class Method(Protocol):
     @property
     def trains_base(self) -> bool:
         """True when weights of the base itself are trained: the base must then be loaded in float32."""
+        ...
+
+    def trained_numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """How many numbers would be trained on a base with these tensors (name -> shape); for estimates."""
         ...
 
     def attach(self, model: nn.Module, seed: int) -> None:

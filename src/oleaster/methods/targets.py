@@ -14,6 +14,8 @@ from oleaster.core.errors import ConfigError, collect
 ALL_LINEAR = "all-linear"
 HEADS = frozenset({"lm_head", "embed_out", "output"})
 """Names of output heads; used for models that cannot say which of their modules is the head."""
+EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "embed_in"})
+"""Last names of matrices that are no linear layer, where only a file's tensors are known."""
 
 
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -22,7 +24,12 @@ def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def find_targets(model: nn.Module, wanted: Sequence[str] | str) -> list[str]:
-    """Paths of the linear layers that get an adapter, in the model's order.
+    """Paths of the linear layers that get an adapter, in the model's order; see `choose`."""
+    return choose(list(linear_modules(model)), wanted, head_path(model))
+
+
+def choose(linears: Sequence[str], wanted: Sequence[str] | str, head: str | None) -> list[str]:
+    """Those of the paths `linears` that are wanted, in their order.
 
     Args:
         wanted: `all-linear` (all but the head, as in PEFT), names that a path ends with, or one regular expression
@@ -30,9 +37,7 @@ def find_targets(model: nn.Module, wanted: Sequence[str] | str) -> list[str]:
 
     Raises: ConfigError when a name or the expression matches no linear layer.
     """
-    linears = linear_modules(model)
     if wanted == ALL_LINEAR:
-        head = head_path(model)
         return [path for path in linears if path != head]
     if isinstance(wanted, str):
         chosen = [path for path in linears if _whole_match(wanted, path) or ends_with(path, wanted)]
@@ -89,7 +94,7 @@ def _whole_match(pattern: str, path: str) -> bool:
         raise ConfigError(f"'{pattern}' is no regular expression: {error}", where="target_modules") from error
 
 
-def _no_match(where: str, name: str, paths: Sequence[str] | dict[str, nn.Module]) -> ConfigError:
+def _no_match(where: str, name: str, paths: Sequence[str]) -> ConfigError:
     kind = "linear layer" if where == "target_modules" else "module"
     short = {path.rpartition(".")[2] for path in paths}
     known = sorted({part for part in short if not part.isdigit()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from oleaster.models.folder import read_json
 NOT_IN_A_PLAIN_CONFIG = ("quantization_config", "_name_or_path", "_model_name_or_path")
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 """llama.cpp's name for one part of several."""
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, NotImplementedError, OSError, struct.error)
+"""What transformers raises for a damaged file or an architecture it does not know."""
 
 
 def unpack(path: Path, target: Path) -> None:
@@ -35,7 +38,7 @@ def unpack(path: Path, target: Path) -> None:
                 **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
             )
             tokenizer = AutoTokenizer.from_pretrained(**where)
-        except (ValueError, KeyError, IndexError, TypeError, NotImplementedError, OSError) as error:
+        except UNREADABLE as error:
             raise ModelError(
                 f"transformers cannot unpack this file: {error}",
                 where=str(path),

@@ -47,7 +47,9 @@ def resolve(config: ModelConfig) -> ModelFolder:
     if path.exists():
         raise ModelError("neither a folder nor a .gguf file", where=source, remedy="name the model's folder")
     if not HUB_ID.fullmatch(source) or path.suffix == ".gguf":
-        raise ModelError("no such folder or file", where=source, remedy=_near_paths(path) or "check the path")
+        there = next(str(parent) for parent in path.absolute().parents if parent.is_dir())
+        remedy = _near_paths(path) or f"check the path; it exists up to '{there}'"
+        raise ModelError("no such folder or file", where=source, remedy=remedy)
     return _from_hub(source, config.revision, path)
 
 
@@ -150,12 +152,11 @@ def _packaged(source: str) -> Path:
 
 def _near_paths(path: Path) -> str | None:
     """`did you mean ...?` for a path that is not there; None when its parent holds nothing alike."""
-    parent = path.parent
-    if not parent.is_dir():
-        return f"the folder '{parent}' is missing too" if parent != Path(path.name).parent else None
-    names = sorted(p.name for p in parent.iterdir() if p.is_dir() or p.suffix == ".gguf")
+    if not path.parent.is_dir():
+        return None
+    names = sorted(p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".gguf")
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
-    return "did you mean " + " or ".join(f"'{parent / name}'" for name in close) + "?" if close else None
+    return "did you mean " + " or ".join(f"'{path.parent / name}'" for name in close) + "?" if close else None
 
 
 def _known_hash(path: Path) -> str:
