@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -12,12 +11,9 @@ from torch import Tensor, nn
 
 from oleaster.core.errors import DataError, collect
 from oleaster.inference.decoder_backend import DecoderBackend
-from oleaster.inference.decoder_backend import DecoderBackend
 from oleaster.inference.generation import Backend, answer, batches
 from oleaster.inference.predictor import Completion, Sampling, Score
 from oleaster.inference.transformers_backend import TransformersBackend
-from oleaster.models.decoder import Decoder
-from oleaster.models.generic import Generic
 from oleaster.models.decoder import Decoder
 from oleaster.models.generic import Generic
 from oleaster.models.loaded import LoadedModel
@@ -104,13 +100,6 @@ class TorchPredictor:
 
 
 def _backend(loaded: LoadedModel) -> TorchBackend:
-    if isinstance(loaded.model, Decoder):
-        config = json.loads((loaded.folder / "config.json").read_text(encoding="utf-8"))
-        return DecoderBackend(loaded.model, config.get("max_position_embeddings"))
-    return TransformersBackend(loaded.model.causal_lm if isinstance(loaded.model, Generic) else loaded.model)
-
-
-def _backend(loaded: LoadedModel) -> DecoderBackend | TransformersBackend:
     model = loaded.model
     if isinstance(model, Decoder):
         return DecoderBackend(model, loaded.context)
