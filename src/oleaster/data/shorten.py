@@ -19,6 +19,9 @@ from oleaster.data.tokens import Tokens, tokenise
 ATTEMPTS = 8
 """Texts are cut by counted tokens, but a template may trim, so the length is measured again."""
 
+LONGEST_WORD = 30
+"""Characters: where a blank is nearer than this, the cut moves there."""
+
 
 def shorten(
     example: Example, sequence: Rendered, tokens: Tokens, voice: Voice, config: DataConfig
@@ -90,4 +93,6 @@ def _cut(text: str, excess: int, voice: Voice) -> str:
     )["offset_mapping"]
     if excess >= len(offsets):
         return ""
-    return text[offsets[excess][0] :].lstrip()
+    rest = text[offsets[excess][0] :]
+    broken_word, blank, behind = rest.partition(" ")
+    return behind if blank and len(broken_word) < LONGEST_WORD else rest

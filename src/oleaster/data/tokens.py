@@ -8,7 +8,8 @@ training ids always begin with the very ids that the model is given when it is a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ def _call(tokenizer: Any, texts: list[str], **options: Any) -> Any:
 def _encode(
     sequences: Sequence[Rendered], texts: list[str], tokenizer: Any, offsets: bool = False
 ) -> list[tuple[list[int], Offsets]]:
-    """(ids, characters of each token). Texts with marks go piece by piece, the others in one batch."""
+    """(ids, characters of each token). Texts with marks go segment by segment, the others in one batch."""
     found = _call(tokenizer, texts, return_offsets_mapping=True) if offsets else _call(tokenizer, texts)
     spans: list[Offsets] = found["offset_mapping"] if offsets else [[] for _ in texts]
     rows = list(zip(found["input_ids"], spans, strict=True))
@@ -82,21 +83,56 @@ def _encode(
     return rows
 
 
-def _encode_marked(text: str, marks: Any, tokenizer: Any) -> tuple[list[int], Offsets]:
-    """Ids of a text with marks; each marked control token is tokenised as the plain characters it is written with."""
+def _encode_marked(text: str, marks: Mapping[str, str], tokenizer: Any) -> tuple[list[int], Offsets]:
+    """Ids of a text with marks; the control tokens that the marks stand for are tokenised as plain characters.
+
+    As the tokenizers library does, the text is divided at its control tokens and each segment tokenised by itself. Here
+    the division is made first, then the marks are undone, so that what a row said is never divided at.
+    """
+    control = {token.content: (id_, token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    pattern = "|".join(
+        f"{_blanks(token.lstrip)}({re.escape(content)}){_blanks(token.rstrip)}"
+        for content, (_, token) in sorted(control.items(), key=lambda item: -len(item[0]))
+    )
     ids: list[int] = []
     offsets: Offsets = []
     begin = 0
-    for end in [*(i for i, char in enumerate(text) if char in marks), len(text)]:
-        piece = _call(tokenizer, [text[begin:end]], return_offsets_mapping=True)
-        ids += piece["input_ids"][0]
-        offsets += [(a + begin, b + begin) for a, b in piece["offset_mapping"][0]]
-        if end < len(text):
-            plain = _call(tokenizer, [marks[text[end]]], split_special_tokens=True)["input_ids"][0]
-            ids += plain
-            offsets += [(end, end + 1)] * len(plain)
-        begin = end + 1
+    for match in [*re.finditer(pattern, text), None]:
+        end = match.start() if match else len(text)
+        if begin < end:
+            _append_segment(text[begin:end], begin, marks, tokenizer, ids, offsets)
+        if match:
+            ids.append(control[match[match.lastindex or 0]][0])
+            offsets.append(match.span())
+            begin = match.end()
     return ids, offsets
+
+
+def _blanks(stripped: bool) -> str:
+    """Some control tokens (Phi-3's) take the blanks beside them along."""
+    return r"\s*" if stripped else ""
+
+
+def _append_segment(
+    segment: str, begin: int, marks: Mapping[str, str], tokenizer: Any, ids: list[int], offsets: Offsets
+) -> None:
+    """Tokenise a segment without control tokens; `begin` is where it stands in the whole text."""
+    plain = [marks.get(char, char) for char in segment]
+    origin = [begin + i for i, piece in enumerate(plain) for _ in piece]
+    front = "\n" if ids and not _segments_start_anew(tokenizer) else ""
+    found = _call(tokenizer, [front, front + "".join(plain)], return_offsets_mapping=True, split_special_tokens=True)
+    skip = len(found["input_ids"][0])
+    ids += found["input_ids"][1][skip:]
+    offsets += [
+        (origin[a - len(front)], origin[b - len(front) - 1] + 1) if b > a else (begin, begin)
+        for a, b in found["offset_mapping"][1][skip:]
+    ]
+
+
+def _segments_start_anew(tokenizer: Any) -> bool:
+    """Is text behind a control token read like the beginning of a text? Matters where blanks are put in front."""
+    alone, behind = _call(tokenizer, ["a", f"{tokenizer.eos_token}a"])["input_ids"]
+    return behind[1:] == alone
 
 
 def _continuation(sequence: Rendered, tokenizer: Any) -> list[int]:
