@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tokenizer_kinds import (
     byte_level,
     metaspace,
 )
+from transformers import AutoTokenizer
 
 from oleaster.config.schema import DataConfig
 from oleaster.core.errors import DataError, ModelError, UserError
@@ -228,3 +230,13 @@ def test_prompts_that_do_not_fit_the_shape() -> None:
         encode_prompt(conversation("q", "a", "b").messages, tokenizer, DataConfig(data_format="text"))
     with pytest.raises(UserError, match="no messages"):
         encode_prompt([], tokenizer, DataConfig())
+
+
+@pytest.mark.skipif(not Path("/tmp/smollm2/tokenizer.json").is_file(), reason="SmolLM2's files are not in /tmp/smollm2")
+def test_smollm2_reads_the_ids_that_transformers_writes() -> None:
+    tokenizer = AutoTokenizer.from_pretrained("/tmp/smollm2")
+    example = conversation("What is the capital of Poland?", "Warsaw.", "Zażółć?", "gęślą jaźń")
+    row = one(example, tokenizer)
+    assert learned(row, tokenizer) == ["Warsaw.<|im_end|>", "gęślą jaźń<|im_end|>"]
+    whole = tokenizer.apply_chat_template(list(example.messages), return_dict=False)
+    assert [*row.input_ids, *tokenizer("\n").input_ids] == whole
