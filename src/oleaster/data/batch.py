@@ -9,7 +9,7 @@ enter: a row's last target (nothing is predicted from it) and whatever follows i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -77,6 +77,13 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        if self.ids.device == device:
+            return self
+        names = ("ids", "positions", "target_sources", "target_ids", "target_rows")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @cached_property
     def buckets(self) -> tuple[Bucket, ...]:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from oleaster.data.batch import Batch, Bucket
-from oleaster.models.architecture import Architecture, Rope
-from oleaster.models.fused import Attending, Projection, add_rms_norm, attend, gated, project, rms_norm
+from oleaster.models.architecture import Architecture, LayerKind, Rope
+from oleaster.models.fused import Angles, Attending, Projection, add_rms_norm, attend, gated, project, rms_norm
 
 
 class Norm(nn.Module):
@@ -103,8 +103,7 @@ class Decoder(nn.Module):
         last = len(self.architecture.layers) - 1
         for i, layer in enumerate(self.model.layers):
             kind = self.architecture.layers[i]
-            arguments = (layer, hidden, delta, angles[kind.rope], batch.buckets, kind.window,
-                         needed if i == last else None)  # fmt: skip
+            arguments = (layer, kind, hidden, delta, angles[kind.rope], batch.buckets, needed if i == last else None)
             if self.gradient_checkpointing and self.training:
                 hidden, delta = checkpoint(self.layer, *arguments, use_reentrant=False)
             else:
@@ -115,25 +114,37 @@ class Decoder(nn.Module):
 
     def embed(self, batch: Batch) -> Tensor:
         """[N, C]"""
-        x = self.model.embed_tokens(batch.ids)
-        if self.architecture.embed_scale != 1.0:
-            x = x * torch.tensor(self.architecture.embed_scale, dtype=x.dtype)
+        x = self.embed_ids(batch.ids)
         if self.training and self.neftune_noise_alpha:
             size = self.neftune_noise_alpha / (_row_lengths(batch).to(x.device) * x.shape[1]).sqrt()
             x = x + torch.empty_like(x).uniform_(-1.0, 1.0) * size[:, None].to(x.dtype)
         return x
 
-    def layer(self, layer: Layer, hidden: Tensor, delta: Tensor | None, angles: tuple[Tensor, Tensor],
-              buckets: tuple[Bucket, ...], window: int | None, needed: Tensor | None) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def embed_ids(self, ids: Tensor) -> Tensor:
+        """[N, C]"""
+        x = self.model.embed_tokens(ids)
+        scale = self.architecture.embed_scale
+        return x if scale == 1.0 else x * torch.tensor(scale, dtype=x.dtype)
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """[N, V]"""
+        logits, cap = nn.functional.linear(normed, self.lm_head.weight), self.architecture.logit_softcap
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+    def attending(self, kind: LayerKind) -> Attending:
+        """How a layer of this kind attends."""
+        a = self.architecture
+        return Attending(a.num_heads, a.num_kv_heads, a.head_dim, a.query_scale, kind.window, a.attention_softcap)
+
+    def layer(self, layer: Layer, kind: LayerKind, hidden: Tensor, delta: Tensor | None, angles: Angles,
+              buckets: tuple[Bucket, ...], needed: Tensor | None) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One layer; takes and gives the residual stream as two terms, summed by the norm that follows.
 
         `needed`: the only tokens whose result is used any more (last layer), [n] indices.
         """
-        x, hidden = self._norm(layer.input_layernorm, hidden, delta)
+        x, hidden = self.normed(layer.input_layernorm, hidden, delta)
         q, k, v = self.queries_keys_values(layer.self_attn, x)
-        a = self.architecture
-        how = Attending(a.num_heads, a.num_kv_heads, a.head_dim, a.query_scale, window, a.attention_softcap)
-        mixed = attend(q, k, v, angles, buckets, how)
+        mixed = attend(q, k, v, angles, buckets, self.attending(kind))
         if needed is not None:
             mixed, hidden = mixed[needed], hidden[needed]
         return self.after_attention(layer, mixed, hidden)
@@ -159,10 +170,10 @@ class Decoder(nn.Module):
         a = self.architecture
         (out,) = project(mixed, [projection(layer.self_attn.o_proj)])
         if a.post_norms:
-            out = self._norm(layer.post_attention_layernorm, out, None)[0]
-            x, hidden = self._norm(layer.pre_feedforward_layernorm, hidden, out)
+            out = self.normed(layer.post_attention_layernorm, out, None)[0]
+            x, hidden = self.normed(layer.pre_feedforward_layernorm, hidden, out)
         else:
-            x, hidden = self._norm(layer.post_attention_layernorm, hidden, out)
+            x, hidden = self.normed(layer.post_attention_layernorm, hidden, out)
         if a.fused_projections:
             (gate_up,) = project(x, [projection(layer.mlp.gate_up_proj)])
             gate, up = (part.contiguous() for part in gate_up.chunk(2, -1))
@@ -170,10 +181,10 @@ class Decoder(nn.Module):
             gate, up = project(x, [projection(layer.mlp.gate_proj), projection(layer.mlp.up_proj)])
         (out,) = project(gated(gate, up, a.activation), [projection(layer.mlp.down_proj)])
         if a.post_norms:
-            out = self._norm(layer.post_feedforward_layernorm, out, None)[0]
+            out = self.normed(layer.post_feedforward_layernorm, out, None)[0]
         return hidden, out
 
-    def _norm(self, norm: Norm, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+    def normed(self, norm: Norm, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         """(norm(x + delta), x + delta)"""
         a = self.architecture
         if delta is None:

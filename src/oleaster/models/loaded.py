@@ -14,7 +14,7 @@ class LoadedModel:
     """Model and tokenizer with where they come from."""
 
     model: nn.Module
-    """`models.decoder.Decoder` for the families it knows, else the transformers model."""
+    """`models.decoder.Decoder` for the families it knows, else `models.generic.Generic` around the transformers model."""
     tokenizer: Any
     """transformers.PreTrainedTokenizerBase"""
     folder: Path
@@ -26,3 +26,7 @@ class LoadedModel:
     dtype: dtype
     stop_ids: tuple[int, ...]
     """Ids that end an answer: union of tokenizer, generation config and chat template."""
+    context: int | None = None
+    """Most tokens of one row, prompt and answer together; None = unknown."""
+    why_generic: str | None = None
+    """Why the model runs on transformers' code instead of `Decoder`; None when it does not."""

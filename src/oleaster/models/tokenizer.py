@@ -13,15 +13,23 @@ from oleaster.models.folder import read_json
 
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError)
 """What rendering can raise: a template is a program of the model's author."""
+PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Names of the class that is nothing but its tokenizer.json."""
 PROBE = "QZANSWERZQ"
 """Stands for an answer when a template is rendered to see what follows it; no template contains it."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     """A transformers.PreTrainedTokenizerBase from a local folder. Raises: ModelError."""
-    from transformers import AutoTokenizer
-
+    config = read_json(folder / "tokenizer_config.json", optional=True)
+    plain = config.get("tokenizer_class") in PLAIN and "auto_map" not in config and (folder / "tokenizer.json").exists()
     try:
+        if plain:  # AutoTokenizer would come to the same class, but imports for a second first
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         remedy = "fetch tokenizer.json and tokenizer_config.json of this model"

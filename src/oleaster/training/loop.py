@@ -1,0 +1,408 @@
+"""The loop: rows in, best weights out. Count the targets first, divide once.
+
+It takes model, parameters, rows and settings as arguments; nobody subclasses. Everything that the next step depends
+on is in `TrainState`, so a run killed at any moment goes on bit for bit from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from oleaster.config.schema import Config
+from oleaster.core.errors import NonFiniteError
+from oleaster.data.batch import Batch, pack
+from oleaster.data.papers import Encoded
+from oleaster.training.checkpoint import Best, Checkpoints, DataPosition, TrainState, capture_rng, restore_rng
+from oleaster.training.cluster import Cluster
+from oleaster.training.losses import LossSum, cross_entropy
+from oleaster.training.optimizers import make_optimizer, make_schedule
+from oleaster.training.reports import EvalReport, Notice, Sink, StepReport
+from oleaster.training.resources import ResourceMeter
+from oleaster.training.watch import DivergenceWatch, EarlyStopping, OverfittingWatch, restore, state_of
+
+Loss = Callable[[nn.Module, Batch], LossSum]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps there are, and when what happens."""
+
+    batches_per_epoch: int
+    """Forward passes per epoch, all processes together taken as one."""
+    steps_per_epoch: int
+    total_steps: int
+    eval_steps: int | None
+    save_steps: int
+
+    @classmethod
+    def of(cls, config: Config, rows: int, validation: int, processes: int = 1) -> Plan:
+        """The plan for `rows` training rows and `validation` held-out ones."""
+        t, w = config.training, config.watch
+        batches = math.ceil(rows / (t.per_device_train_batch_size * processes))
+        per_epoch = math.ceil(batches / t.gradient_accumulation_steps)
+        given = t.max_steps if t.max_steps is not None and t.max_steps > 0 else None
+        total = given or max(1, math.ceil(t.num_train_epochs * per_epoch))
+        evaluate = (w.eval_steps or max(1, min(per_epoch, total) // 2)) if validation else None
+        return cls(batches, per_epoch, total, evaluate, w.save_steps or evaluate or 100)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to."""
+
+    steps: int
+    total_steps: int
+    best: Best | None
+    """The validation the model's weights are now those of; None without validation rows."""
+    last_loss: float
+    """Nats per target token, mean since the last report."""
+    target_tokens: int
+    """Learned tokens, repeats in later epochs included."""
+    input_tokens: int
+    seconds: float
+    """Wall time of this process's training, validations included."""
+
+
+@dataclass
+class _Sums:
+    """Running sums over the steps since some report."""
+
+    loss: float = 0.0
+    targets: int = 0
+    inputs: int = 0
+    rows: int = 0
+
+    def add(self, loss: float, targets: int, inputs: int, rows: int) -> None:
+        self.loss, self.targets = self.loss + loss, self.targets + targets
+        self.inputs, self.rows = self.inputs + inputs, self.rows + rows
+
+    @property
+    def mean(self) -> float:
+        return self.loss / max(1, self.targets)
+
+
+@dataclass
+class _Progress:
+    """The loop's own state beside model, optimiser and schedule."""
+
+    step: int = 0
+    best: Best | None = None
+    since_log: _Sums = field(default_factory=_Sums)
+    since_eval: _Sums = field(default_factory=_Sums)
+    overall: _Sums = field(default_factory=_Sums)
+
+    def counters(self) -> dict[str, int | float]:
+        parts = {"log": self.since_log, "eval": self.since_eval, "all": self.overall}
+        return {f"{name}.{key}": value for name, sums in parts.items() for key, value in vars(sums).items()}
+
+    def restore(self, state: TrainState) -> None:
+        self.step, self.best = state.step, state.best
+        for name, sums in (("log", self.since_log), ("eval", self.since_eval), ("all", self.overall)):
+            for key in vars(sums):
+                setattr(sums, key, state.counters[f"{name}.{key}"])
+
+
+def default_loss(config: Config) -> Loss:
+    """Cross-entropy over the targets, label-smoothed while training if the config says so."""
+
+    def loss(model: Any, batch: Batch) -> LossSum:
+        smoothing = config.training.label_smoothing_factor if model.training else 0.0
+        return cross_entropy(model.target_hidden(batch), model.head(), batch.target_ids, smoothing)
+
+    return loss
+
+
+def train(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    rows: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    config: Config,
+    checkpoints: Checkpoints,
+    *,
+    settings: Mapping[str, Any],
+    sinks: Callable[[int | None], Sequence[Sink]],
+    places: Sequence[str] = (),
+    loss: Loss | None = None,
+    cluster: Cluster | None = None,
+) -> Outcome:
+    """Train `parameters` of `model` on `rows`; at the end they hold the best validated weights.
+
+    Args:
+        parameters: what is trained, float32, in the model's order.
+        settings: what a resumed run must have in common with this one (`settings_that_matter`).
+        sinks: called once with the step that is resumed from (None: from the start), gives the sinks.
+        places: `Example.source` by `Encoded.example`, to name rows in errors.
+        loss: default: `default_loss(config)`.
+
+    Raises:
+        NonFiniteError: loss or gradient became NaN or infinite; the state before that step is kept.
+        KeyboardInterrupt: after Ctrl-C, when the step under way is done and kept in a checkpoint.
+        CheckpointError, ConfigError, StorageError: see `Checkpoints`.
+    """
+    cluster = cluster or Cluster.alone()
+    plan = Plan.of(config, len(rows), len(validation), cluster.size)
+    loss = loss or default_loss(config)
+    torch.manual_seed(config.seed)
+    optimizer = make_optimizer(parameters.items(), config.training)
+    schedule = make_schedule(optimizer, config.training, plan.total_steps)
+    stopping = EarlyStopping(config.watch.early_stopping_patience, config.watch.early_stopping_threshold)
+    watchers = {"early_stopping": stopping, "overfitting": OverfittingWatch(), "divergence": DivergenceWatch()}
+    progress, meter = _Progress(), ResourceMeter()
+
+    state, notices = checkpoints.latest(settings) if config.training.resume else (None, ())
+    emit = _broadcast(sinks(state.step if state else None), cluster)
+    for notice in notices:
+        emit(notice)
+    if state is not None:
+        _put_back(state, parameters, optimizer, schedule)
+        progress.restore(state)
+        for name, seen in state.watchers.items():
+            restore(watchers[name], seen)
+
+    def save() -> None:
+        if cluster.is_main:
+            position = DataPosition(*divmod(progress.step, plan.steps_per_epoch), config.seed)
+            checkpoints.save(
+                TrainState(
+                    step=progress.step,
+                    tensors=dict(parameters),
+                    optimizer=optimizer.state_dict(),
+                    scheduler=schedule.state_dict(),
+                    rng=capture_rng(),
+                    position=position,
+                    best=progress.best,
+                    counters=progress.counters(),
+                    watchers={name: state_of(watcher) for name, watcher in watchers.items()},
+                    settings=settings,
+                )
+            )
+        cluster.wait()
+
+    begun = logged = time.perf_counter()
+    with _interrupts() as interrupted:
+        while progress.step < plan.total_steps and not stopping.should_stop:
+            group = _rows_of_step(rows, config, plan, progress.step, cluster)
+            norm = _step(model, parameters, group, loss, config, progress, cluster, save, places)
+            rate = float(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            progress.step += 1
+            last = progress.step == plan.total_steps
+            if progress.step % config.watch.logging_steps == 0 or progress.step == 1 or last:
+                now = time.perf_counter()
+                report = _step_report(progress, plan, rate, norm, now - logged, meter)
+                progress.since_log, logged = _Sums(), now
+                emit(report)
+                if notice := watchers["divergence"].update(report):
+                    emit(notice)
+            is_best = False
+            if plan.eval_steps and (progress.step % plan.eval_steps == 0 or last):
+                is_best = _validate(model, validation, loss, config, progress, plan, cluster, watchers, emit)
+                logged = time.perf_counter()
+            if progress.step % plan.save_steps == 0 or is_best or last or interrupted():
+                save()
+            if interrupted():
+                raise KeyboardInterrupt
+        if stopping.should_stop:
+            emit(stopping.notice(progress.step))
+    _use_best(progress.best, checkpoints, parameters, emit)
+    return Outcome(
+        steps=progress.step,
+        total_steps=plan.total_steps,
+        best=progress.best,
+        last_loss=progress.since_eval.mean if progress.since_eval.targets else progress.overall.mean,
+        target_tokens=progress.overall.targets,
+        input_tokens=progress.overall.inputs,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[list[Encoded]], loss: Loss,
+          config: Config, progress: _Progress, cluster: Cluster, save: Callable[[], None],
+          places: Sequence[str]) -> float:  # fmt: skip
+    """Accumulate the gradient of one optimiser step and clip it. Returns its norm before clipping."""
+    model.train()
+    device = next(iter(parameters.values())).device
+    batches = [pack(part) for part in group if part]
+    count = cluster.sum(sum(len(batch.target_ids) for batch in batches))
+    total = torch.zeros((), dtype=torch.float64)
+    for batch in batches:
+        part = loss(model, batch.to(device))
+        (part.total / count).backward()
+        total += part.total.detach().double().cpu()
+    cluster.sum_gradients(parameters.values())
+    norm = float(nn.utils.clip_grad_norm_(parameters.values(), config.training.max_grad_norm or math.inf))
+    value = cluster.sum(total.item())
+    if not (math.isfinite(value) and math.isfinite(norm)):
+        for parameter in parameters.values():
+            parameter.grad = None
+        save()
+        raise _not_finite(progress.step, value, norm, batches, places)
+    inputs = cluster.sum(sum(len(batch.ids) for batch in batches))
+    for sums in (progress.since_log, progress.since_eval, progress.overall):
+        sums.add(value, int(count), int(inputs), int(cluster.sum(sum(len(batch) for batch in batches))))
+    return norm
+
+
+def _rows_of_step(
+    rows: Sequence[Encoded], config: Config, plan: Plan, step: int, cluster: Cluster
+) -> list[list[Encoded]]:
+    """The rows of each forward pass of optimiser step `step` on this process.
+
+    Each epoch has an order of its own, drawn from seed and epoch alone; a process takes every size-th row, so that the
+    rows of a step are the same however many processes share them.
+    """
+    t = config.training
+    epoch, within = divmod(step, plan.steps_per_epoch)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed * 100_003 + epoch)).tolist()
+    size = t.per_device_train_batch_size * cluster.size
+    first = within * t.gradient_accumulation_steps
+    starts = range(first * size, min((first + t.gradient_accumulation_steps) * size, len(rows)), size)
+    return [[rows[i] for i in order[at : at + size][cluster.rank :: cluster.size]] for at in starts]
+
+
+def validation_loss(
+    model: nn.Module, rows: Sequence[Encoded], loss: Loss, batch_size: int, cluster: Cluster
+) -> LossSum:
+    """Loss summed over `rows` without gradient, in batches of similar length."""
+    model.eval()
+    device = next(model.parameters()).device
+    ordered = sorted(rows, key=lambda row: len(row.input_ids))
+    batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for part in batches[cluster.rank :: cluster.size]:
+            value = loss(model, pack(part).to(device))
+            total, count = total + float(value.total), count + value.count
+    return LossSum(torch.tensor(cluster.sum(total), dtype=torch.float64), int(cluster.sum(count)))
+
+
+def _validate(model: nn.Module, rows: Sequence[Encoded], loss: Loss, config: Config, progress: _Progress, plan: Plan,
+              cluster: Cluster, watchers: Mapping[str, Any], emit: Sink) -> bool:  # fmt: skip
+    """Score the validation rows, tell everybody, say whether this is the best so far."""
+    begun = time.perf_counter()
+    found = validation_loss(model, rows, loss, config.training.per_device_eval_batch_size, cluster)
+    value = float(found.total) / found.count
+    is_best = watchers["early_stopping"].update(value, progress.step)
+    if is_best:
+        progress.best = Best(value, progress.step)
+    report = EvalReport(
+        step=progress.step,
+        total_steps=plan.total_steps,
+        epoch=progress.step / plan.steps_per_epoch,
+        eval_loss=value,
+        train_loss=progress.since_eval.mean,
+        target_tokens=found.count,
+        seconds=time.perf_counter() - begun,
+        best=is_best,
+    )
+    progress.since_eval = _Sums()
+    emit(report)
+    if notice := watchers["overfitting"].update(report):
+        emit(notice)
+    return is_best
+
+
+def _step_report(
+    progress: _Progress, plan: Plan, rate: float, norm: float, seconds: float, meter: ResourceMeter
+) -> StepReport:
+    sums, resources = progress.since_log, meter()
+    return StepReport(
+        step=progress.step,
+        total_steps=plan.total_steps,
+        epoch=progress.step / plan.steps_per_epoch,
+        loss=sums.mean,
+        learning_rate=rate,
+        grad_norm=norm,
+        target_tokens=sums.targets,
+        input_tokens=sums.inputs,
+        rows=sums.rows,
+        seconds=seconds,
+        **vars(resources),
+    )
+
+
+def _put_back(state: TrainState, parameters: Mapping[str, nn.Parameter], optimizer: Any, schedule: Any) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.tensors[name])
+    optimizer.load_state_dict(state.optimizer)
+    schedule.load_state_dict(state.scheduler)
+    restore_rng(state.rng)
+
+
+def _use_best(best: Best | None, checkpoints: Checkpoints, parameters: Mapping[str, nn.Parameter], emit: Sink) -> None:
+    if best is None:
+        return
+    state, notices = checkpoints.best()
+    for notice in notices:
+        emit(notice)
+    if state is not None:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state.tensors[name])
+
+
+def _broadcast(sinks: Sequence[Sink], cluster: Cluster) -> Sink:
+    def emit(event: StepReport | EvalReport | Notice) -> None:
+        if cluster.is_main:
+            for sink in sinks:
+                sink(event)
+
+    return emit
+
+
+def _not_finite(
+    step: int, value: float, norm: float, batches: Sequence[Batch], places: Sequence[str]
+) -> NonFiniteError:
+    what = f"the loss became {value}" if not math.isfinite(value) else f"the gradient's norm became {norm}"
+    named = [places[i] if i < len(places) else f"row {i}" for batch in batches for i in batch.rows]
+    some = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+    return NonFiniteError(
+        f"{what} at step {step + 1}; the state before it is kept\n  rows of the step: {some}\n"
+        "  -> look at these rows; else a smaller learning_rate, or --dtype float32"
+    )
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a wish that the loop grants after its step; the second acts at once."""
+    asked = False
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def hash_rows(rows: Sequence[Encoded]) -> str:
+    """Sixteen hex digits that change when any token or target does."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr((row.input_ids, row.targets)).encode())
+    return digest.hexdigest()[:16]
