@@ -21,10 +21,8 @@ PROBE = "QZANSWERZQ"
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     """A transformers.PreTrainedTokenizerBase from a local folder. Raises: ModelError."""
-    config = read_json(folder / "tokenizer_config.json", optional=True)
-    plain = config.get("tokenizer_class") in PLAIN and "auto_map" not in config and (folder / "tokenizer.json").exists()
     try:
-        if plain:  # AutoTokenizer would come to the same class, but imports for a second first
+        if _is_plain(folder):  # AutoTokenizer would come to the same class, but imports for a second first
             from transformers import PreTrainedTokenizerFast
 
             return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
@@ -66,6 +64,14 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of tokens that stand for no text."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added | set(tokenizer.all_special_ids))
+
+
+def _is_plain(folder: Path) -> bool:
+    """A Llama whose tokenizer is its tokenizer.json; for other families transformers may put in a class of its own."""
+    config = read_json(folder / "tokenizer_config.json", optional=True)
+    family = read_json(folder / "config.json", optional=True).get("model_type")
+    there = (folder / "tokenizer.json").is_file() and "auto_map" not in config
+    return there and family == "llama" and config.get("tokenizer_class") in PLAIN
 
 
 def _as_ids(value: int | Iterable[int] | None) -> set[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from oleaster.core.errors import ModelError
 from oleaster.models.folder import ModelFolder
@@ -121,6 +122,15 @@ def test_text_behind_an_answer_is_no_stop_token():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' /END' }}{% endfor %}"
     assert end_of_turn_id(tokenizer) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_short_way_to_a_tokenizer_leads_where_the_long_one_does(family, tmp_path):
+    folder = make_tiny(family, tmp_path)
+    ours, theirs = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert type(ours) is type(theirs)
+    assert ours.init_kwargs == theirs.init_kwargs
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
 
 
 def test_a_folder_without_a_tokenizer_is_named(folder):
