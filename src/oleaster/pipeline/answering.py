@@ -1,0 +1,93 @@
+"""What answers people: a run, a model or an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oleaster.config.schema import Config
+from oleaster.core.run import Run
+from oleaster.pipeline.loading import load_tuned, run_of, use_threads
+
+if TYPE_CHECKING:
+    from oleaster.data.papers import Message
+    from oleaster.inference.predictor import Completion, Predictor, Sampling
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """A model that answers people: rendering, generation and decoding in one."""
+
+    predictor: Predictor
+    tokenizer: Any
+    config: Config
+
+    def answer(
+        self,
+        prompt: str | Sequence[Message] | Mapping[str, str],
+        sampling: Sampling | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Completion:
+        """The answer to a text, to the columns of a template, or to a conversation.
+
+        Args:
+            on_text: called with each new piece of the answer as it comes.
+        """
+        from oleaster.data.encode import encode_prompt
+        from oleaster.inference.predictor import Sampling
+
+        ids = encode_prompt(prompt, self.tokenizer, self.config.data)
+        sampling = sampling or Sampling(self.config.evaluation.max_new_tokens)
+        stream = _stream(self.tokenizer, on_text) if on_text else None
+        return self.predictor.generate([ids], sampling, stream)[0]
+
+
+def _stream(tokenizer: Any, on_text: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Decode token by token; a character that several tokens make up is held back until it is whole."""
+    ids: list[int] = []
+    shown = ""
+
+    def on_token(_: int, token: int) -> None:
+        nonlocal shown
+        ids.append(token)
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        if not text.endswith("\ufffd") and len(text) > len(shown):
+            on_text(text[len(shown) :])
+            shown = text
+
+    return on_token
+
+
+def load(path: Path | str, config: Config = Config()) -> Assistant:
+    """A run, model folder, hub id, .gguf file or artifact, ready to answer.
+
+    Args:
+        config: for what a run's own recipe does not decide (threads, number type, sampling length).
+    """
+    from oleaster.core.artifact import Artifact
+
+    run = run_of(path)
+    if run is not None:
+        config = _with_recipe_of(run, config)
+    if Artifact.is_artifact(Path(path)):
+        from oleaster.inference.onnx_predictor import OnnxPredictor
+        from oleaster.models.tokenizer import load_tokenizer
+
+        return Assistant(OnnxPredictor(Path(path)), load_tokenizer(Path(path)), config)
+    from oleaster.inference.torch_predictor import TorchPredictor
+
+    use_threads(config)
+    loaded = load_tuned(path, config)
+    return Assistant(TorchPredictor(loaded, str(path)), loaded.tokenizer, config)
+
+
+def _with_recipe_of(run: Run, config: Config) -> Config:
+    """`config` with the rows' shape of the run, so that a prompt is rendered as in training."""
+    from oleaster.config.load import load_config
+
+    recipe = load_config(run.recipe)
+    named = config.data.system_prompt
+    data = recipe.data if named is None else recipe.data.model_copy(update={"system_prompt": named})
+    return config.model_copy(update={"data": data})

@@ -1,0 +1,107 @@
+"""A run, model folder, hub id or .gguf file as a torch model, its adapter attached."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oleaster.config.schema import Config
+from oleaster.core.errors import ConfigError
+from oleaster.core.run import Run
+
+if TYPE_CHECKING:
+    from oleaster.models.folder import ModelFolder
+    from oleaster.models.loaded import LoadedModel
+
+
+def load_base(
+    config: Config, base: ModelFolder, tokenizer: Any, device: Any = None, *, whole: bool = False
+) -> tuple[LoadedModel, str]:
+    """The base with its weights read, and why it has the number type it has.
+
+    Args:
+        whole: weights of the base are trained, so they are float32.
+    """
+    import torch
+
+    from oleaster.models.load import load_weights
+    from oleaster.models.loaded import LoadedModel
+    from oleaster.models.precision import choose_dtype
+    from oleaster.models.tokenizer import stop_ids
+
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = base.config()
+    wanted = "bfloat16" if config.training.bf16 else config.model.dtype
+    dtype, why = (torch.float32, "what is trained is float32") if whole else choose_dtype(wanted, facts, device)
+    model, why_generic = load_weights(base.folder, dtype, config.model.trust_remote_code)
+    loaded = LoadedModel(
+        model=model.to(device),
+        tokenizer=tokenizer,
+        folder=base.folder,
+        source=base.source,
+        revision=base.revision,
+        dtype=dtype,
+        stop_ids=stop_ids(base.folder, tokenizer),
+        context=facts.get("max_position_embeddings"),
+        why_generic=why_generic,
+    )
+    return loaded, why
+
+
+def use_threads(config: Config) -> None:
+    """Give torch the CPU threads that the config asks for, else every core this process may use."""
+    import torch
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(config.training.num_threads or usable)
+
+
+def run_of(path: Path | str) -> Run | None:
+    """The run that `path` is the folder of, or the `model` or `adapter` in."""
+    folder = Path(path)
+    return next((Run(f) for f in (folder, folder.parent) if Run.is_run(f)), None)
+
+
+def load_tuned(path: Path | str, config: Config) -> LoadedModel:
+    """The base of a run with its adapter attached; or a plain model."""
+    base, adapter = parts(path, config)
+    loaded = load_part(base, config)
+    if adapter is not None:
+        attach(loaded, adapter)
+    return loaded
+
+
+def parts(path: Path | str, config: Config) -> tuple[str, Path | None]:
+    """(what to load as the base, adapter folder or None) of a run, its `model` or `adapter`, or any other model.
+
+    Raises: ConfigError when the run is not finished.
+    """
+    run = run_of(path)
+    if run is None:
+        return str(path), None
+    if not run.is_done:
+        remedy = f"oleaster finetune --output_path {run.folder} --resume"
+        raise ConfigError("the run is not finished", where=str(run.folder), remedy=remedy)
+    return str(run.model), (run.adapter if run.adapter.is_dir() and Path(path).name != "model" else None)
+
+
+def load_part(source: str, config: Config) -> LoadedModel:
+    """A model without an adapter, checked before its weights are read. Raises: ModelError."""
+    from oleaster.models.sanity import check
+    from oleaster.models.source import resolve
+    from oleaster.models.tokenizer import load_tokenizer
+
+    base = resolve(config.model.model_copy(update={"model_name_or_path": source}))
+    tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
+    check(base, tokenizer, config.model.trust_remote_code)
+    return load_base(config, base, tokenizer)[0]
+
+
+def attach(loaded: LoadedModel, adapter: Path) -> None:
+    """Put a saved adapter onto a loaded base, in place."""
+    from oleaster.methods.lora import attach_saved
+
+    model: Any = loaded.model
+    attach_saved(model.hub_model, adapter)
+    model.eval()
