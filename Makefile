@@ -47,7 +47,7 @@ bench: install  ## The benchmarks in their quick form; each ends with one JSON l
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
 
 docs: install  ## Write docs/cli.md, docs/config.md and the recipe schema from the code
-	$(BIN)/python -m oleaster.cli.reference docs
+	$(BIN)/python -m oleaster.cli.reference
 
 clean:  ## Remove what was made here (environment, caches, runs of the quickstart)
 	rm -rf $(VENV) quickstart .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
