@@ -16,6 +16,7 @@ TITLES = {
     "training": "optimisation",
     "watch": "what is recorded, kept and stopped",
     "evaluation": "answers and their scores",
+    "export": "the shipped model",
 }
 
 
@@ -34,7 +35,7 @@ def command() -> Command:
             Flag("config", "Recipe (YAML); flags go before it. FOLDER/oleaster.yaml of a run is one.", "path"),
             Flag("dry_run", "Read, check and encode the rows, show what would be done; no model is loaded.", "switch"),
         ),
-        settings=tuple(select(["", *sections()])),
+        settings=tuple(select(["", *(name for name in sections() if name != "export")])),
         titles=TITLES,
     )
 

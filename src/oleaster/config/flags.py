@@ -21,6 +21,7 @@ ALIASES: dict[str, str] = {
     "alpha": "lora_alpha",
     "batch_size": "per_device_train_batch_size",
     "cutoff_len": "max_length",
+    "data": "data_name",
     "dataset": "data_name",
     "dataset_name": "data_name",
     "epochs": "num_train_epochs",

@@ -211,6 +211,31 @@ class EvaluationConfig(Section):
     """Score at most this many rows."""
 
 
+class ExportConfig(Section):
+    """The shipped model: how small, how faithful, for what hardware."""
+
+    precision: Literal["auto", "fp32", "int8", "int4"] = "auto"
+    """Weights of the artifact; auto = the smallest one whose quality holds and whose memory fits."""
+    memory: PositiveFloat | None = None
+    """Memory the loaded model may take, in MB (1,000,000 bytes)."""
+    max_drop: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Share of right answers that the artifact may lose against torch (0.01 = one point)."""
+    max_kl: PositiveFloat = 0.1
+    """Nats per answer token that the artifact's probabilities may move away from torch's (mean KL divergence)."""
+    verify_rows: PositiveInt = 100
+    """Held-out rows that climb the fidelity ladder."""
+    calibration_rows: PositiveInt = 128
+    """Rows whose activations calibrate 4-bit weights."""
+    target_mb: PositiveFloat | None = None
+    """Largest 4-bit artifact in MB; bits are spent where they save most. Default: 6 bits per weight."""
+    device: Literal["cpu", "gpu", "npu"] = "cpu"
+    """Kind of hardware the artifact is for."""
+    provider: str = "CPUExecutionProvider"
+    """ONNX Runtime execution provider."""
+    use_ort_genai: bool = True
+    """Write a folder for ONNX Runtime GenAI; the only layout there is for generating models."""
+
+
 class Config(Section):
     """A whole recipe."""
 
@@ -230,3 +255,4 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     watch: WatchConfig = WatchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()

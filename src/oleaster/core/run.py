@@ -87,8 +87,8 @@ class Run:
 
     @classmethod
     def is_run(cls, folder: Path) -> bool:
-        """Does `folder` look like a run's folder?"""
-        return (folder / "oleaster.yaml").is_file()
+        """Does `folder` look like a run's folder? An artifact, which carries its run's recipe, does not."""
+        return (folder / "oleaster.yaml").is_file() and not (folder / "manifest.json").is_file()
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -240,7 +240,7 @@ def _differences(before: str, now: str) -> list[str]:
     return [
         f"{name}: {old.get(name)!r} in the folder, {new.get(name)!r} now"
         for name in sorted(old.keys() | new.keys())
-        if name not in _NO_MATTER and old.get(name) != new.get(name)
+        if name not in _NO_MATTER and not name.startswith("export.") and old.get(name) != new.get(name)
     ]
 
 

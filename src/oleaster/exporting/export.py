@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import FidelityError
 from oleaster.data.papers import Encoded, Example
@@ -19,7 +20,7 @@ from oleaster.exporting.genai_files import HARD_TEXTS, finish_folder
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung, require
 from oleaster.exporting.merge import merge
-from oleaster.exporting.options import ExportOptions, check_hardware
+from oleaster.exporting.options import check_hardware
 from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
 from oleaster.exporting.rungs import genai_rung, graph_rung, merged_rung, quantised_rung, torch_rung
 from oleaster.models.tokenizer import load_tokenizer, stop_ids
@@ -61,10 +62,11 @@ def export(
     output: Path,
     examples: Sequence[Example] = (),
     encoded: Sequence[Encoded] = (),
-    options: ExportOptions = ExportOptions(),
+    options: ExportConfig = ExportConfig(),
     *,
     calibration: Sequence[Encoded] = (),
     origin: Origin | None = None,
+    recipe: str | None = None,
     system_prompt: str | None = None,
     max_new_tokens: int = 64,
     on_progress: Progress = lambda _: None,
@@ -79,6 +81,7 @@ def export(
         encoded: held-out rows; the first `options.verify_rows` climb the ladder. Empty = a few general texts.
         calibration: rows whose activations calibrate 4-bit weights, best those of the training; default: the held-out
             rows that do not climb, or else those that do.
+        recipe: YAML that the artifact carries, so that prompts are rendered as in training wherever it is taken.
         system_prompt: what training put in front of chats without a system message.
         on_progress: told of each step, each rung's figures and each candidate.
 
@@ -122,6 +125,8 @@ def export(
             "limits": asdict(ladder.limits),
             "seconds": round(time.monotonic() - began, 1),
         }
+        if recipe is not None:
+            (stage / "oleaster.yaml").write_text(recipe, encoding="utf-8")
         (stage / "README.md").write_text(model_card(origin, chosen.precision, fidelity), encoding="utf-8")
         Artifact.seal(
             stage,
@@ -148,7 +153,7 @@ def _choose(
     ladder: Ladder,
     calibration: Sequence[Encoded],
     stops: Sequence[int],
-    options: ExportOptions,
+    options: ExportConfig,
     on_progress: Progress,
 ) -> list[Candidate]:
     """Make the precisions, smallest first, until one holds and fits; the last line of the table is the chosen one.
@@ -175,7 +180,7 @@ def _choose(
 
 
 def make_precision(
-    graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportOptions
+    graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportConfig
 ) -> None:
     """Make `folder` the float32 folder `graph` in another precision; does nothing when they are the same."""
     if folder == graph:

@@ -1,42 +1,12 @@
-"""What can be chosen about an export, and what this machine can make of it."""
+"""The hardware that exports can be asked for, and what this machine can make of it."""
 
 from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import Field
-
-from oleaster.config.schema import PositiveFloat, PositiveInt, Section
+from oleaster.config.schema import ExportConfig
 from oleaster.core.errors import ConfigError, MissingExtraError, near_names
-
-Precision = Literal["auto", "fp32", "int8", "int4"]
-
-
-class ExportOptions(Section):
-    """The shipped model: how small, how faithful, for what."""
-
-    precision: Precision = "auto"
-    """Weights of the artifact; auto = the smallest one whose quality holds and whose memory fits."""
-    memory: PositiveFloat | None = None
-    """Memory the loaded model may take, in MB (1,000,000 bytes)."""
-    max_drop: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of right answers that the artifact may lose against torch (0.01 = one point)."""
-    max_kl: PositiveFloat = 0.1
-    """Nats per answer token that the artifact's probabilities may move away from torch's (mean KL divergence)."""
-    verify_rows: PositiveInt = 100
-    """Held-out rows that climb the fidelity ladder."""
-    calibration_rows: PositiveInt = 128
-    """Rows whose activations calibrate 4-bit weights."""
-    target_mb: PositiveFloat | None = None
-    """Largest 4-bit artifact in MB; bits are spent where they save most. Default: 5.8 bits per weight."""
-    device: Literal["cpu", "gpu", "npu"] = "cpu"
-    """Kind of hardware the artifact is for."""
-    provider: str = "CPUExecutionProvider"
-    """ONNX Runtime execution provider."""
-    use_ort_genai: bool = True
-    """Write a folder for ONNX Runtime GenAI; the only layout there is for generating models."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +31,7 @@ PROVIDERS = {
 }
 
 
-def check_hardware(options: ExportOptions) -> None:
+def check_hardware(options: ExportConfig) -> None:
     """Refuse, before any work, what this machine cannot verify.
 
     An artifact is only shipped when its ladder was climbed on the hardware it is for.
