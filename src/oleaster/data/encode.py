@@ -88,8 +88,7 @@ def encode(
     encoded: list[Encoded] = []
     count: Counter[str] = Counter()
     reasons: dict[int, str] = {}
-    truncated: set[int] = set()
-    cut: set[int] = set()
+    truncated, cut = set[int](), set[int]()
     for owner, sequence, tokens in zip(owners, sequences, found, strict=True):
         count["read"] += len(tokens.ids)
         kept: Tokens | None = tokens
