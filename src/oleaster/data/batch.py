@@ -132,7 +132,7 @@ def pack(rows: Sequence[Encoded], share_prefix: bool = True) -> Batch:
     )
 
 
-def _common_prefix(lines: Sequence[Sequence[int]]) -> int:
+def _common_prefix(lines: Sequence[tuple[int, ...]]) -> int:
     """Length of the longest common beginning that leaves every line at least one token."""
     low, high = min(lines), max(lines)
     limit = min(len(line) for line in lines) - 1

@@ -20,7 +20,7 @@ from oleaster.inference.choosing import Logits
 from oleaster.models import kernels
 from oleaster.models.architecture import LayerKind
 from oleaster.models.decoder import Decoder, Layer, rotary
-from oleaster.models.fused import Attending, add_rms_norm, attend
+from oleaster.models.fused import Attending, attend
 
 
 @dataclass
@@ -56,13 +56,13 @@ class DecoderBackend:
         shape = (len(batch), a.num_kv_heads, places, a.head_dim)
         hidden, delta = model.embed(batch), None
         cache = Cache([], [], torch.tensor(batch.lengths, device=self._device) + batch.prefix)
-        for layer, kind in zip(model.model.layers, a.layers, strict=True):
+        for layer, kind in model.layers():
             keys, values = hidden.new_zeros(shape), hidden.new_zeros(shape)
             hidden, delta = self._read(layer, kind, batch, hidden, delta, keys, values)
             cache.keys.append(keys)
             cache.values.append(values)
         ends = batch.target_sources
-        logits = self._logits(hidden[ends], delta[ends])
+        logits = self._logits(hidden[ends], None if delta is None else delta[ends])
         back = np.argsort(np.array(batch.rows))
         self.keep(back.tolist(), cache)
         return logits[back], cache
@@ -88,7 +88,7 @@ class DecoderBackend:
         place, rows = state.lengths, torch.arange(len(ids), device=self._device)
         hidden, delta = model.embed_ids(torch.from_numpy(ids).to(self._device)), None
         places = int(place.max()) + 1
-        for i, (layer, kind) in enumerate(zip(model.model.layers, model.architecture.layers, strict=True)):
+        for i, (layer, kind) in enumerate(model.layers()):
             x, hidden = model.normed(layer.input_layernorm, hidden, delta)
             q, k, v = model.queries_keys_values(layer.self_attn, x)
             angles = rotary(kind.rope, place)
@@ -122,10 +122,10 @@ class DecoderBackend:
             part = slice(at, at + size)
             yield owners[part].cpu(), batch.target_ids[part].cpu(), self.model.logits(hidden[part]).float().cpu()
 
-    def _logits(self, hidden: Tensor, delta: Tensor) -> Logits:
+    def _logits(self, hidden: Tensor, delta: Tensor | None) -> Logits:
         """[B, V] from the residual stream's two terms behind the last layer."""
-        model, a = self.model, self.model.architecture
-        normed, _ = add_rms_norm(hidden, delta, model.model.norm.weight, a.norm_eps, a.norm_plus_one)
+        model = self.model
+        normed, _ = model.normed(model.model.norm, hidden, delta)
         return model.logits(normed).float().cpu().numpy()
 
     @property
@@ -135,7 +135,7 @@ class DecoderBackend:
 
 def _look_back(q_BHD: Tensor, keys_BJSD: Tensor, values_BJSD: Tensor, seen_BS: Tensor, how: Attending) -> Tensor:
     """One query per row over its cached places. Returns [B, H * D]."""
-    B, J, S, D = keys_BJSD.shape
+    B, J, _, D = keys_BJSD.shape
     grouped = q_BHD.view(B, J, how.heads // J, D)
     scores = torch.matmul(grouped, keys_BJSD.transpose(2, 3)).float().mul_(how.scale)
     if how.softcap is not None:

@@ -82,7 +82,7 @@ def describe(config: Mapping[str, Any]) -> Architecture | str:
     gemma = family.startswith("gemma")
     try:
         layers = _layers(config, family, head_dim)
-    except _UnknownRope as reason:
+    except _UnknownRopeError as reason:
         return str(reason)
     return Architecture(
         family=family,
@@ -110,7 +110,7 @@ def describe(config: Mapping[str, Any]) -> Architecture | str:
     )
 
 
-class _UnknownRope(Exception):
+class _UnknownRopeError(Exception):
     pass
 
 
@@ -153,7 +153,7 @@ def _rope(config: Mapping[str, Any], family: str, kind: str, head_dim: int) -> R
     elif rope_type == "llama3":
         freqs = [_llama3(f, parameters) for f in freqs]
     elif rope_type != "default":
-        raise _UnknownRope(f"rotary embedding of type '{rope_type}'")
+        raise _UnknownRopeError(f"rotary embedding of type '{rope_type}'")
     return Rope(tuple(freqs))
 
 

@@ -9,8 +9,9 @@ Shape legend: N packed tokens, M targets, C hidden size, H query heads, J key/va
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -101,16 +102,18 @@ class Decoder(nn.Module):
         hidden, delta = self.embed(batch), None
         angles = {kind.rope: rotary(kind.rope, batch.positions) for kind in set(self.architecture.layers)}
         last = len(self.architecture.layers) - 1
-        for i, layer in enumerate(self.model.layers):
-            kind = self.architecture.layers[i]
+        for i, (layer, kind) in enumerate(self.layers()):
             arguments = (layer, kind, hidden, delta, angles[kind.rope], batch.buckets, needed if i == last else None)
             if self.gradient_checkpointing and self.training:
-                hidden, delta = checkpoint(self.layer, *arguments, use_reentrant=False)
+                hidden, delta = checkpoint(self.layer, *arguments, use_reentrant=False)  # type: ignore[misc]
             else:
                 hidden, delta = self.layer(*arguments)
-        a = self.architecture
-        normed, _ = add_rms_norm(hidden, delta, self.model.norm.weight, a.norm_eps, a.norm_plus_one)
+        normed, _ = self.normed(self.model.norm, hidden, delta)
         return normed[which]
+
+    def layers(self) -> Iterator[tuple[Layer, LayerKind]]:
+        """The layers from the input on, each with what is particular to it."""
+        return zip(cast("Iterable[Layer]", self.model.layers), self.architecture.layers, strict=True)
 
     def embed(self, batch: Batch) -> Tensor:
         """[N, C]"""

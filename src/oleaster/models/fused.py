@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,69 +46,84 @@ def project(x_NK: Tensor, projections: Sequence[Projection]) -> tuple[Tensor, ..
     return _Project.apply(x_NK, [p.scale for p in projections], dropout, *tensors)  # type: ignore[return-value]
 
 
+class _Branch(NamedTuple):
+    """The LoRA branch of one projection of a group."""
+
+    a: Tensor
+    """[r, K] float32"""
+    b: Tensor
+    """[O, r] float32"""
+    scale: float
+    ranks: slice
+    """Where its r columns lie among those of the whole group (R in all)."""
+
+
+def _branches(tensors: Sequence[Tensor | None], scales: Sequence[float]) -> list[_Branch | None]:
+    found: list[_Branch | None] = []
+    at = 0
+    for a, b, scale in zip(tensors[2::4], tensors[3::4], scales, strict=True):
+        if a is None or b is None:
+            found.append(None)
+            continue
+        found.append(_Branch(a, b, scale, slice(at, at + a.shape[0])))
+        at += a.shape[0]
+    return found
+
+
 class _Project(torch.autograd.Function):
+    """The A's of a group are one matrix [R, K], so that the input is read once for all branches, and once on the way
+    back; the thin products with B go straight into the outputs of the frozen matrices."""
+
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scales: list[float], dropout: float, *tensors: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        groups = [tensors[i : i + 4] for i in range(0, len(tensors), 4)]
-        branches = [(a, b, s) for (_, _, a, b), s in zip(groups, scales, strict=True) if a is not None]
-        dropped, mask, a_all, h_all = x, None, None, None
-        if branches:
-            if dropout > 0.0:
-                mask = torch.empty_like(x).bernoulli_(1.0 - dropout).div_(1.0 - dropout)
-                dropped = x * mask
-            a_all = torch.cat([a for a, _, _ in branches]).to(x.dtype)
-            h_all = dropped @ a_all.t()
-        outputs, scaled, at = [], [], 0
-        for (weight, bias, a, b), scale in zip(groups, scales, strict=True):
+    def forward(ctx: Any, x: Tensor, scales: list[float], dropout: float, *tensors: Tensor | None) -> Any:
+        branches = _branches(tensors, scales)
+        dropped, mask = x, None
+        if dropout > 0.0 and any(branches):
+            mask = torch.empty_like(x).bernoulli_(1.0 - dropout).div_(1.0 - dropout)
+            dropped = x * mask
+        a_all = [branch.a for branch in branches if branch]
+        a_RK = torch.cat(a_all).to(x.dtype) if a_all else x.new_zeros(0, x.shape[1])
+        h_NR = dropped @ a_RK.t()
+        outputs, scaled = [], []
+        for weight, bias, branch in zip(tensors[0::4], tensors[1::4], branches, strict=True):
+            assert weight is not None
             y = F.linear(x, weight, bias)
-            if a is not None:
-                scaled.append((b * scale).to(x.dtype))
-                y.addmm_(h_all[:, at : at + a.shape[0]], scaled[-1].t())
-                at += a.shape[0]
+            if branch:
+                scaled.append((branch.b * branch.scale).to(x.dtype))
+                y.addmm_(h_NR[:, branch.ranks], scaled[-1].t())
             outputs.append(y)
-        needs_weight = any(ctx.needs_input_grad[3 + 4 * i] for i in range(len(groups)))
-        keep_x = needs_weight or (bool(branches) and dropout == 0.0)
-        ctx.save_for_backward(x if keep_x else None, mask if mask is None else dropped, mask, a_all, h_all, *tensors)
-        ctx.scales, ctx.scaled, ctx.dtype, ctx.shape = scales, scaled, x.dtype, x.shape
+        needs_x = any(ctx.needs_input_grad[3::4]) or (bool(a_all) and mask is None)
+        ctx.save_for_backward(x if needs_x else None, dropped if mask is not None else None, mask, a_RK, h_NR, *tensors)
+        ctx.scales, ctx.scaled = scales, scaled
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        x, dropped, mask, a_all, h_all, *tensors = ctx.saved_tensors
-        dropped = x if dropped is None else dropped
-        groups = [tensors[i : i + 4] for i in range(0, len(tensors), 4)]
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, dropped, mask, a_RK, h_NR, *tensors = ctx.saved_tensors
+        branches, scaled = _branches(tensors, ctx.scales), iter(ctx.scaled)
         needs = ctx.needs_input_grad[3:]
         results: list[Tensor | None] = [None] * len(tensors)
-        dx, g_all = None, None
-        if a_all is not None:
-            g_all = torch.empty(ctx.shape[0], a_all.shape[0], dtype=ctx.dtype, device=a_all.device)
-        at, branch = 0, 0
-        for i, ((weight, bias, a, b), dy) in enumerate(zip(groups, grads, strict=True)):
-            dy = dy.contiguous()
+        g_NR, dx = torch.empty_like(h_NR), None
+        for i, (branch, dy) in enumerate(zip(branches, grads, strict=True)):
+            weight, bias, dy = tensors[4 * i], tensors[4 * i + 1], dy.contiguous()
             if ctx.needs_input_grad[0]:
                 dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
             if needs[4 * i]:
                 results[4 * i] = dy.t() @ x
             if bias is not None and needs[4 * i + 1]:
                 results[4 * i + 1] = dy.sum(0)
-            if a is not None:
-                rank, scaled_b = a.shape[0], ctx.scaled[branch]
-                torch.mm(dy, scaled_b, out=g_all[:, at : at + rank])
-                results[4 * i + 3] = (dy.t() @ h_all[:, at : at + rank]).to(b.dtype).mul_(ctx.scales[i])
-                at, branch = at + rank, branch + 1
-        if g_all is not None:
-            da_all = (g_all.t() @ dropped).float()
-            at = 0
-            for i, (_, _, a, _) in enumerate(groups):
-                if a is not None:
-                    results[4 * i + 2] = da_all[at : at + a.shape[0]]
-                    at += a.shape[0]
+            if branch:
+                torch.mm(dy, next(scaled), out=g_NR[:, branch.ranks])
+                results[4 * i + 3] = (dy.t() @ h_NR[:, branch.ranks]).to(branch.b.dtype).mul_(branch.scale)
+        if any(branches):
+            da_RK = (g_NR.t() @ (x if dropped is None else dropped)).float()
+            for i, branch in enumerate(branches):
+                if branch:
+                    results[4 * i + 2] = da_RK[branch.ranks]
             if dx is not None and mask is None:
-                dx.addmm_(g_all, a_all)
+                dx.addmm_(g_NR, a_RK)
             elif dx is not None:
-                dx.addcmul_(g_all @ a_all, mask)
+                dx.addcmul_(g_NR @ a_RK, mask)
         return dx, None, None, *results
 
 

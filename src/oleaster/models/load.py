@@ -39,8 +39,8 @@ def load_decoder(folder: Path, architecture: Architecture, dtype: torch.dtype) -
         model = Decoder(architecture)
     weights = {name: tensor for name, tensor in read_tensors(folder).items() if "rotary_emb" not in name}
     if architecture.tied_head:
-        weights["lm_head.weight"] = weights.get("model.embed_tokens.weight", weights.get("lm_head.weight"))
-        weights.setdefault("model.embed_tokens.weight", weights["lm_head.weight"])
+        one, other = "model.embed_tokens.weight", "lm_head.weight"
+        weights |= {other: weights[one]} if one in weights else {one: weights[other]} if other in weights else {}
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is not known to {architecture.family}" for name in weights if name not in expected]

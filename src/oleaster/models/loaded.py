@@ -14,7 +14,7 @@ class LoadedModel:
     """Model and tokenizer with where they come from."""
 
     model: nn.Module
-    """`models.decoder.Decoder` for the families it knows, else `models.generic.Generic` around the transformers model."""
+    """`decoder.Decoder` for the families it knows, else `generic.Generic` around the transformers model."""
     tokenizer: Any
     """transformers.PreTrainedTokenizerBase"""
     folder: Path

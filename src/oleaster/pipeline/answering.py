@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
-from oleaster.core.run import Run
-from oleaster.pipeline.loading import load_tuned, run_of, use_threads
+from oleaster.core.artifact import Artifact
+from oleaster.pipeline.loading import load_tuned, recipe_of, use_threads
 
 if TYPE_CHECKING:
     from oleaster.data.papers import Message
@@ -64,18 +64,17 @@ def load(path: Path | str, config: Config = Config()) -> Assistant:
     """A run, model folder, hub id, .gguf file or artifact, ready to answer.
 
     Args:
-        config: for what a run's own recipe does not decide (threads, number type, sampling length).
+        config: for what the recipe of a run or artifact does not decide (threads, number type, sampling length).
     """
-    from oleaster.core.artifact import Artifact
-
-    run = run_of(path)
-    if run is not None:
-        config = _with_recipe_of(run, config)
+    recipe = recipe_of(path)
+    if recipe is not None:
+        config = _with_recipe(recipe, config)
     if Artifact.is_artifact(Path(path)):
         from oleaster.inference.onnx_predictor import OnnxPredictor
         from oleaster.models.tokenizer import load_tokenizer
 
-        return Assistant(OnnxPredictor(Path(path)), load_tokenizer(Path(path)), config)
+        predictor = OnnxPredictor(Path(path), threads=config.training.num_threads)
+        return Assistant(predictor, load_tokenizer(Path(path)), config)
     from oleaster.inference.torch_predictor import TorchPredictor
 
     use_threads(config)
@@ -83,11 +82,11 @@ def load(path: Path | str, config: Config = Config()) -> Assistant:
     return Assistant(TorchPredictor(loaded, str(path)), loaded.tokenizer, config)
 
 
-def _with_recipe_of(run: Run, config: Config) -> Config:
-    """`config` with the rows' shape of the run, so that a prompt is rendered as in training."""
+def _with_recipe(path: Path, config: Config) -> Config:
+    """`config` with the rows' shape that a recipe says, so that a prompt is rendered as in training."""
     from oleaster.config.load import load_config
 
-    recipe = load_config(run.recipe)
+    recipe = load_config(path)
     named = config.data.system_prompt
     data = recipe.data if named is None else recipe.data.model_copy(update={"system_prompt": named})
     return config.model_copy(update={"data": data})

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oleaster.config.load import RECIPE_NAME
 from oleaster.config.schema import Config
+from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError
 from oleaster.core.run import Run
 
@@ -60,7 +62,17 @@ def use_threads(config: Config) -> None:
 def run_of(path: Path | str) -> Run | None:
     """The run that `path` is the folder of, or the `model` or `adapter` in."""
     folder = Path(path)
-    return next((Run(f) for f in (folder, folder.parent) if Run.is_run(f)), None)
+    if folder.name in ("model", "adapter") and not Run.is_run(folder):
+        folder = folder.parent
+    return Run(folder) if Run.is_run(folder) else None
+
+
+def recipe_of(path: Path | str) -> Path | None:
+    """The recipe of the run that `path` belongs to, or the one that an artifact carries."""
+    if (run := run_of(path)) is not None:
+        return run.recipe
+    carried = Path(path) / RECIPE_NAME
+    return carried if Artifact.is_artifact(Path(path)) and carried.is_file() else None
 
 
 def load_tuned(path: Path | str, config: Config) -> LoadedModel:

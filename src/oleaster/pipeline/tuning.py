@@ -127,7 +127,7 @@ def finetune(config: Config, sinks: Sequence[Sink] = ()) -> Run:
 def _settings(ready: Ready, loaded: LoadedModel) -> dict[str, Any]:
     """What a resumed run must have in common with the one it goes on with."""
     from oleaster.training.checkpoint import settings_that_matter
-    from oleaster.training.loop import Plan, hash_rows
+    from oleaster.training.order import Plan, hash_rows
 
     rows, held = ready.data.train, ready.data.validation
     return settings_that_matter(
@@ -253,8 +253,8 @@ def plan(config: Config) -> Preview:
     from oleaster.methods import get_method
     from oleaster.models.memory import estimate
     from oleaster.models.sanity import read_shapes
-    from oleaster.training.loop import Plan
     from oleaster.training.optimizers import warmup_steps
+    from oleaster.training.order import Plan
 
     check(config, TO_FINETUNE)
     ready = get_ready(config)

@@ -26,34 +26,12 @@ from oleaster.training.checkpoint import Best, Checkpoints, DataPosition, TrainS
 from oleaster.training.cluster import Cluster
 from oleaster.training.losses import LossSum, cross_entropy
 from oleaster.training.optimizers import make_optimizer, make_schedule
+from oleaster.training.order import Plan, rows_of_step
 from oleaster.training.reports import EvalReport, Notice, Sink, StepReport
 from oleaster.training.resources import ResourceMeter
 from oleaster.training.watch import DivergenceWatch, EarlyStopping, OverfittingWatch, restore, state_of
 
 Loss = Callable[[nn.Module, Batch], LossSum]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many steps there are, and when what happens."""
-
-    batches_per_epoch: int
-    """Forward passes per epoch, all processes together taken as one."""
-    steps_per_epoch: int
-    total_steps: int
-    eval_steps: int | None
-    save_steps: int
-
-    @classmethod
-    def of(cls, config: Config, rows: int, validation: int, processes: int = 1) -> Plan:
-        """The plan for `rows` training rows and `validation` held-out ones."""
-        t, w = config.training, config.watch
-        batches = math.ceil(rows / (t.per_device_train_batch_size * processes))
-        per_epoch = math.ceil(batches / t.gradient_accumulation_steps)
-        given = t.max_steps if t.max_steps is not None and t.max_steps > 0 else None
-        total = given or max(1, math.ceil(t.num_train_epochs * per_epoch))
-        evaluate = (w.eval_steps or max(1, min(per_epoch, total) // 2)) if validation else None
-        return cls(batches, per_epoch, total, evaluate, w.save_steps or evaluate or 100)
 
 
 @dataclass(frozen=True)
@@ -192,7 +170,7 @@ def train(
     begun = logged = time.perf_counter()
     with _interrupts() as interrupted:
         while progress.step < plan.total_steps and not stopping.should_stop:
-            group = _rows_of_step(rows, config, plan, progress.step, cluster)
+            group = rows_of_step(rows, config, plan, progress.step, cluster)
             norm = _step(model, parameters, group, loss, config, progress, cluster, save, places)
             rate = float(schedule.get_last_lr()[0])
             optimizer.step()
@@ -254,23 +232,6 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
     for sums in (progress.since_log, progress.since_eval, progress.overall):
         sums.add(value, int(count), int(inputs), int(cluster.sum(sum(len(batch) for batch in batches))))
     return norm
-
-
-def _rows_of_step(
-    rows: Sequence[Encoded], config: Config, plan: Plan, step: int, cluster: Cluster
-) -> list[list[Encoded]]:
-    """The rows of each forward pass of optimiser step `step` on this process.
-
-    Each epoch has an order of its own, drawn from seed and epoch alone; a process takes every size-th row, so that the
-    rows of a step are the same however many processes share them.
-    """
-    t = config.training
-    epoch, within = divmod(step, plan.steps_per_epoch)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed * 100_003 + epoch)).tolist()
-    size = t.per_device_train_batch_size * cluster.size
-    first = within * t.gradient_accumulation_steps
-    starts = range(first * size, min((first + t.gradient_accumulation_steps) * size, len(rows)), size)
-    return [[rows[i] for i in order[at : at + size][cluster.rank :: cluster.size]] for at in starts]
 
 
 def validation_loss(
@@ -396,13 +357,3 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def hash_rows(rows: Sequence[Encoded]) -> str:
-    """Sixteen hex digits that change when any token or target does."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr((row.input_ids, row.targets)).encode())
-    return digest.hexdigest()[:16]
