@@ -187,8 +187,9 @@ def train(
                     emit(notice)
             is_best = False
             if plan.eval_steps and (progress.step % plan.eval_steps == 0 or last):
+                paused = time.perf_counter()
                 is_best = _validate(model, validation, loss, config, progress, plan, cluster, watchers, emit)
-                logged = time.perf_counter()
+                logged += time.perf_counter() - paused
             if progress.step % plan.save_steps == 0 or is_best or last or interrupted():
                 save()
             if interrupted():
