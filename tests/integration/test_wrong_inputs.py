@@ -52,7 +52,9 @@ CASES = [
         ("r.yaml:2", "modl", "model", "r.yaml:5", "learning_rte", "learning_rate"),
         {"r.yaml": "output_path: run\nmodl: tiny\ndata:\n  data_files: rows.jsonl\ntraining: {learning_rte: 1}\n"},
     ),
-    Wrong("broken YAML", "finetune --config r.yaml", ("r.yaml:2",), {"r.yaml": "output_path: run\nmodel: [tiny\n"}),
+    Wrong(
+        "broken YAML", "finetune --config r.yaml", ("r.yaml:3: not valid YAML",), {"r.yaml": "seed: 1\nmodel: [tiny\n"}
+    ),
     Wrong("no recipe", "finetune --config other.yaml", ("other.yaml: there is no such recipe",)),
     Wrong(
         "nothing given",
@@ -101,7 +103,7 @@ CASES = [
         training(model="package:llm-nothing"),
         ("the package 'llm-nothing' is not installed", "pip install"),
     ),
-    Wrong("no run", "evaluate nowhere -d rows.jsonl", ("nowhere",)),
+    Wrong("no run", "evaluate ./nowhere -d rows.jsonl", ("./nowhere: no such folder",)),
     Wrong("no prompt", "generate tiny --temperature -1", ("temperature >= 0",)),
 ]
 

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from oleaster.core.errors import ConfigError, DataError
+from oleaster.core.errors import ConfigError, DataError, UserError
 from oleaster.core.files import atomic_write_json, atomic_write_text, remove_folder, storage_errors, sweep
 
 _LOCK = ".lock"
@@ -115,7 +115,7 @@ class Run:
         | files of something else           | refused                        | refused                         |
 
         So the same command with `--resume` may be given again at any time, and nothing is ever overwritten that took
-        work to make.
+        work to make. A folder that was made here and holds no work goes away again with a UserError.
 
         Args:
             recipe: the resolved recipe as YAML; written when the run begins.
@@ -124,6 +124,7 @@ class Run:
         """
         run = cls(folder)
         _refuse_foreign(run)  # before the lock, which would leave its file there
+        new = not folder.exists()
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
@@ -134,7 +135,13 @@ class Run:
                 _refuse_unfinished(run, work, resume)
             else:
                 run._begin(recipe)
-            yield run
+            try:
+                yield run
+            except UserError:
+                # Input that only the model could show to be wrong: nothing is left of the start.
+                if new and not run._work() and os.name != "nt":  # Windows deletes no locked file
+                    remove_folder(folder)
+                raise
 
     def write_recipe(self, recipe: str) -> None:
         """Replace the recipe: for a resumed run whose new settings the checkpoint accepted."""

@@ -130,3 +130,17 @@ def test_the_log_reads_back_without_its_torn_end(tmp_path: Path) -> None:
 
 def test_flat_joins_keys() -> None:
     assert flat({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+
+
+def test_wrong_input_that_shows_late_leaves_no_folder_but_work_stays(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), Run.claim(tmp_path / "out", RECIPE):
+        raise ConfigError("no such module")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError), Run.claim(tmp_path / "out", RECIPE) as run:
+        (run.checkpoints / "step-00000010").mkdir(parents=True)
+        raise ConfigError("something else")
+    assert (tmp_path / "out" / "checkpoints" / "step-00000010").is_dir()
+    (tmp_path / "own").mkdir()
+    with pytest.raises(ConfigError), Run.claim(tmp_path / "own", RECIPE):
+        raise ConfigError("no such module")
+    assert (tmp_path / "own").is_dir()
