@@ -132,15 +132,24 @@ def test_flat_joins_keys() -> None:
     assert flat({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
 
 
-def test_wrong_input_that_shows_late_leaves_no_folder_but_work_stays(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError), Run.claim(tmp_path / "out", RECIPE):
-        raise ConfigError("no such module")
+def refused(folder: Path, *, with_work: bool) -> None:
+    with Run.claim(folder, RECIPE) as run:
+        if with_work:
+            (run.checkpoints / "step-00000010").mkdir(parents=True)
+        raise ConfigError("there is no such module")
+
+
+def test_wrong_input_that_shows_late_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        refused(tmp_path / "out", with_work=False)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ConfigError), Run.claim(tmp_path / "out", RECIPE) as run:
-        (run.checkpoints / "step-00000010").mkdir(parents=True)
-        raise ConfigError("something else")
+
+
+def test_work_and_folders_of_the_users_stay_when_input_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        refused(tmp_path / "out", with_work=True)
     assert (tmp_path / "out" / "checkpoints" / "step-00000010").is_dir()
     (tmp_path / "own").mkdir()
-    with pytest.raises(ConfigError), Run.claim(tmp_path / "own", RECIPE):
-        raise ConfigError("no such module")
+    with pytest.raises(ConfigError):
+        refused(tmp_path / "own", with_work=False)
     assert (tmp_path / "own").is_dir()
