@@ -22,12 +22,23 @@ from oleaster.models.architecture import Architecture, LayerKind, Rope
 from oleaster.models.fused import Angles, Attending, Projection, add_rms_norm, attend, gated, project, rms_norm
 
 
+def linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    """An nn.Linear of meta tensors: its weights come from a file. (Drawing numbers on the meta device, as
+    `torch.device("meta")` would, makes torch import its compiler: a second of every start.)"""
+    layer = nn.Linear(1, 1, bias=bias)
+    layer.in_features, layer.out_features = inputs, outputs
+    layer.weight = nn.Parameter(torch.empty(outputs, inputs, device="meta"))
+    if bias:
+        layer.bias = nn.Parameter(torch.empty(outputs, device="meta"))
+    return layer
+
+
 class Norm(nn.Module):
     """A learned scale; `fused.rms_norm` does the work."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
+        self.weight = nn.Parameter(torch.empty(width, device="meta"))
 
 
 class Attention(nn.Module):
@@ -35,12 +46,12 @@ class Attention(nn.Module):
         super().__init__()
         q, kv = a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim
         if a.fused_projections:
-            self.qkv_proj = nn.Linear(a.hidden_size, q + 2 * kv, bias=a.qkv_bias)
+            self.qkv_proj = linear(a.hidden_size, q + 2 * kv, bias=a.qkv_bias)
         else:
-            self.q_proj = nn.Linear(a.hidden_size, q, bias=a.qkv_bias)
-            self.k_proj = nn.Linear(a.hidden_size, kv, bias=a.qkv_bias)
-            self.v_proj = nn.Linear(a.hidden_size, kv, bias=a.qkv_bias)
-        self.o_proj = nn.Linear(q, a.hidden_size, bias=a.o_bias)
+            self.q_proj = linear(a.hidden_size, q, bias=a.qkv_bias)
+            self.k_proj = linear(a.hidden_size, kv, bias=a.qkv_bias)
+            self.v_proj = linear(a.hidden_size, kv, bias=a.qkv_bias)
+        self.o_proj = linear(q, a.hidden_size, bias=a.o_bias)
         if a.qk_norm:
             self.q_norm, self.k_norm = Norm(a.head_dim), Norm(a.head_dim)
 
@@ -49,11 +60,11 @@ class Mlp(nn.Module):
     def __init__(self, a: Architecture) -> None:
         super().__init__()
         if a.fused_projections:
-            self.gate_up_proj = nn.Linear(a.hidden_size, 2 * a.intermediate_size, bias=a.mlp_bias)
+            self.gate_up_proj = linear(a.hidden_size, 2 * a.intermediate_size, bias=a.mlp_bias)
         else:
-            self.gate_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
-            self.up_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
-        self.down_proj = nn.Linear(a.intermediate_size, a.hidden_size, bias=a.mlp_bias)
+            self.gate_proj = linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
+            self.up_proj = linear(a.hidden_size, a.intermediate_size, bias=a.mlp_bias)
+        self.down_proj = linear(a.intermediate_size, a.hidden_size, bias=a.mlp_bias)
 
 
 class Layer(nn.Module):
@@ -69,13 +80,15 @@ class Layer(nn.Module):
 class Trunk(nn.Module):
     def __init__(self, a: Architecture) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(a.vocab_size, a.hidden_size)
+        self.embed_tokens = nn.Embedding(
+            a.vocab_size, a.hidden_size, _weight=torch.empty(a.vocab_size, a.hidden_size, device="meta")
+        )
         self.layers = nn.ModuleList(Layer(a) for _ in a.layers)
         self.norm = Norm(a.hidden_size)
 
 
 class Decoder(nn.Module):
-    """A causal language model of one of `architecture.FAMILIES`."""
+    """A causal language model of one of `architecture.FAMILIES`; `load.load_decoder` gives it its weights."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -83,7 +96,7 @@ class Decoder(nn.Module):
         self.gradient_checkpointing = False
         self.neftune_noise_alpha: float | None = None
         self.model = Trunk(architecture)
-        self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
+        self.lm_head = linear(architecture.hidden_size, architecture.vocab_size, bias=False)
         if architecture.tied_head:
             self.lm_head.weight = self.model.embed_tokens.weight
 

@@ -35,8 +35,7 @@ def load_weights(folder: Path, dtype: torch.dtype, trust_remote_code: bool = Fal
 
 def load_decoder(folder: Path, architecture: Architecture, dtype: torch.dtype) -> Decoder:
     """A `Decoder` whose weights are mapped from the files where their type is right already, else converted."""
-    with torch.device("meta"):
-        model = Decoder(architecture)
+    model = Decoder(architecture)
     weights = {name: tensor for name, tensor in read_tensors(folder).items() if "rotary_emb" not in name}
     if architecture.tied_head:
         one, other = "model.embed_tokens.weight", "lm_head.weight"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oleaster.core.errors import ModelError, collect
+from oleaster.models.architecture import FAMILIES
 from oleaster.models.folder import INDEX, ModelFolder, read_json, weight_files
 from oleaster.models.tokenizer import TEMPLATE_ERRORS
 
@@ -79,9 +80,11 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _check_code(config: Mapping[str, Any], trusted: bool) -> list[str]:
     if not config.get("model_type"):
         return ["config.json has no model_type"]
-    from transformers import CONFIG_MAPPING
-
     family = config["model_type"]
+    if family in FAMILIES and not config.get("auto_map"):
+        return []
+    from transformers import CONFIG_MAPPING  # a third of a second, for families that are not our own
+
     if config.get("auto_map") and not trusted and family not in CONFIG_MAPPING:
         return [f"'{family}' needs the model's own code; --trust_remote_code true runs it, if you trust its author"]
     if not config.get("auto_map") and family not in CONFIG_MAPPING:
@@ -91,9 +94,6 @@ def _check_code(config: Mapping[str, Any], trusted: bool) -> list[str]:
 
 def _check_rope(config: Mapping[str, Any]) -> list[str]:
     """Version 5 writes `rope_parameters`, version 4 `rope_theta` and `rope_scaling`; both need a positive base."""
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
-    known = {"default", *ROPE_INIT_FUNCTIONS}
     section = config.get("rope_parameters") or config.get("rope_scaling")
     if section is None:
         theta = config.get("rope_theta", 1.0)
@@ -105,8 +105,12 @@ def _check_rope(config: Mapping[str, Any]) -> list[str]:
     for name, part in section.items() if per_layer else [("rope_parameters", section)]:
         kind = part.get("rope_type", part.get("type", "default"))
         theta = part.get("rope_theta", config.get("rope_theta", 1.0))
-        if kind not in known and kind not in ("su", "mrope"):
-            problems.append(f"{name}: unknown rope type '{kind}' (known: {', '.join(sorted(known))})")
+        if kind not in ("default", "linear", "llama3", "su", "mrope"):
+            from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+            if kind not in ROPE_INIT_FUNCTIONS:
+                known = ", ".join(sorted({"default", *ROPE_INIT_FUNCTIONS}))
+                problems.append(f"{name}: unknown rope type '{kind}' (known: {known})")
         if not _positive(theta):
             problems.append(f"{name}: rope_theta is {theta!r}, not a positive number")
         if kind in ("linear", "dynamic", "yarn", "llama3") and not _positive(part.get("factor")):
@@ -158,10 +162,10 @@ def _check_template(tokenizer: Any) -> list[str]:
 
 def _check_head(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """An untied head must be in the files; where it is missing, transformers would draw it at random."""
-    from transformers import AutoConfig
-
     tied = config.get("tie_word_embeddings")
     if tied is None and "model_type" in config:
+        from transformers import AutoConfig
+
         try:
             tied = getattr(AutoConfig.for_model(config["model_type"]), "tie_word_embeddings", True)
         except ValueError:
