@@ -65,7 +65,7 @@ def wilson(hits: int, count: int) -> Interval:
     scale = 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(0.0 if hits == 0 else middle - half, 1.0 if hits == count else middle + half)
 
 
 def compare_tallies(first: Tally, second: Tally, seed: int = 0) -> Difference:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
-from oleaster.core.errors import ConfigError
+from oleaster.core.errors import ConfigError, ModelError
 from oleaster.core.run import Run
 from oleaster.pipeline.loading import load_base, use_threads
 
@@ -45,12 +46,24 @@ def get_ready(config: Config) -> Ready:
     from oleaster.models.tokenizer import load_tokenizer
 
     load_plugins(config.plugins)
+    _refuse_adapted_base(config)
     prepared = prepare(config.data, config.seed)
     base = resolve(config.model)
     tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
     check(base, tokenizer, config.model.trust_remote_code)
     data = encode_all(prepared, tokenizer)
     return Ready(config.model_copy(update={"data": data.config}), base, tokenizer, prepared, data)
+
+
+def _refuse_adapted_base(config: Config) -> None:
+    """A run's folder as the base would silently mean its base, without the adapter that was trained."""
+    name = config.model.model_name_or_path or ""
+    if Run.is_run(Path(name)) and Run(Path(name)).adapter.is_dir():
+        raise ModelError(
+            "is a run with an adapter, not a model",
+            where=name,
+            remedy=f"--model_name_or_path {Run(Path(name)).model} begins from its base again",
+        )
 
 
 def finetune(config: Config, sinks: Sequence[Sink] = ()) -> Run:
