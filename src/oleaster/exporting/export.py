@@ -14,7 +14,7 @@ from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import FidelityError
 from oleaster.data.papers import Encoded, Example
-from oleaster.exporting.calibrate import calibrate
+from oleaster.exporting.calibrate import Row, calibrate
 from oleaster.exporting.footprint import loaded_mb
 from oleaster.exporting.genai_files import HARD_TEXTS, finish_folder
 from oleaster.exporting.graph import build_graph
@@ -90,7 +90,7 @@ def export(
     check_hardware(options)
     tokenizer = load_tokenizer(model_folder)
     stops = stop_ids(model_folder, tokenizer)
-    rows = encoded[: options.verify_rows] or _general_rows(tokenizer)
+    rows = encoded[: options.verify_rows] or general_rows(tokenizer)
     references = [examples[row.example].target for row in rows] if encoded and examples else None
     ladder = Ladder(rows, references, Limits(options.max_drop, options.max_kl), max_new_tokens)
     calibration = (calibration or encoded[options.verify_rows :] or rows)[: options.calibration_rows]
@@ -113,7 +113,7 @@ def export(
         climbed = []
         for rung in rungs:
             climbed.append(_hold(ladder, rung, on_progress))
-        table = _choose(graph, ladder, calibration, stops, options, on_progress)
+        table = _choose(merged, graph, ladder, calibration, stops, options, on_progress)
         chosen = next(line for line in table if line.verdict == CHOSEN)
         folder = graph.parent / chosen.precision
         final = _hold(ladder, genai_rung(folder, examples, rows, tokenizer, system_prompt), on_progress)
@@ -149,6 +149,7 @@ def _hold(ladder: Ladder, rung: Rung, on_progress: Progress) -> Figures:
 
 
 def _choose(
+    merged: Path,
     graph: Path,
     ladder: Ladder,
     calibration: Sequence[Encoded],
@@ -164,7 +165,12 @@ def _choose(
     for precision in SMALLEST_FIRST if options.precision == "auto" else (options.precision,):
         on_progress(f"making {precision} weights")
         folder = graph.parent / precision
-        make_precision(graph, folder, precision, calibration, options)
+        if folder != graph:
+            folder.mkdir()
+            for path in graph.iterdir():
+                if not path.name.startswith("model.onnx"):
+                    shutil.copyfile(path, folder / path.name)
+            quantise(merged, graph, folder, precision, calibration, options)
         figures = ladder.measure(quantised_rung(folder, stops, precision))
         memory = loaded_mb(folder)
         verdict = figures.fault or CHOSEN
@@ -179,21 +185,16 @@ def _choose(
     raise FidelityError(f"rung 'quantised': no precision will do\n{reasons}")
 
 
-def make_precision(
-    graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportConfig
+def quantise(
+    merged: Path, graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportOptions
 ) -> None:
-    """Make `folder` the float32 folder `graph` in another precision; does nothing when they are the same."""
-    if folder == graph:
-        return
-    folder.mkdir()
-    for path in graph.iterdir():
-        if not path.name.startswith("model.onnx"):
-            shutil.copyfile(path, folder / path.name)
+    """Write the graph of the folder `graph` (float32, made from the model `merged`) into `folder` as int8 or int4."""
     source = graph / "model.onnx"
     if precision == "int8":
         quantise_graph(source, folder / "model.onnx", dict.fromkeys(weight_shapes(source), INT8))
     else:
-        plan, ready = calibrate(source, [row.input_ids for row in calibration], options.target_mb)
+        rows = [Row(row.input_ids, row.targets) for row in calibration]
+        plan, ready = calibrate(merged, source, rows, options.target_mb)
         quantise_graph(source, folder / "model.onnx", plan, ready)
 
 
@@ -202,7 +203,7 @@ def graph_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.glob("model.onnx*")) / 1e6
 
 
-def _general_rows(tokenizer: Any) -> list[Encoded]:
+def general_rows(tokenizer: Any) -> list[Encoded]:
     """Texts of no task, for a model that is exported without rows: every token is predicted."""
     rows = []
     for index, text in enumerate(HARD_TEXTS):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from oleaster.core.errors import ModelError
-from oleaster.exporting.merge import TOKENIZER_FILES
 from oleaster.inference.contract import SAMPLE, PromptContract, tokenizer_hash
 from oleaster.models.tokenizer import load_tokenizer, stop_ids
 
@@ -85,10 +83,9 @@ def finish_folder(model_folder: Path, output: Path, prompts: Sequence[str]) -> N
 
     Raises: ModelError when no token is known to end an answer.
     """
-    for name in TOKENIZER_FILES:
-        if (model_folder / name).is_file():
-            shutil.copyfile(model_folder / name, output / name)
+    # Written anew, not copied: transformers may make other pieces of a tokenizer.json than stand in it (Qwen 2).
     tokenizer = load_tokenizer(model_folder)
+    tokenizer.save_pretrained(output)
     stops = stop_ids(model_folder, tokenizer)
     if not stops:
         raise ModelError("no token ends an answer", where=str(model_folder), remedy="set eos_token in the tokenizer")

@@ -58,6 +58,9 @@ def build_graph(folder: Path, output: Path) -> None:
         arguments = (None, str(folder), str(output), "fp32", "cpu", cache)
         try:
             options = builder.parse_extra_options(*arguments, [])
+            # A cache cut to the attention window fails on longer prompts and cannot be scored by a plain session; the
+            # window itself is in the graph all the same.
+            options["windowed_kv_cache"] = False
             _repair_config(options["hf_details"]["hf_config"])
             builder.create_model(*arguments, **options)
         except (KeyError, AttributeError, NotImplementedError, ValueError, RuntimeError) as error:
@@ -92,15 +95,21 @@ def _builder() -> Any:
 
 
 def _repair_config(config: Any) -> None:
-    """Give the builder the rope settings under the names of the transformers version it was written for.
+    """Give the builder rope and window settings under the names it looks for.
 
     transformers 5 holds one `rope_parameters` entry per attention kind for Gemma 3, and the key `rope_type` where
-    the builder looks for `type` (Phi-3 longrope).
+    the builder looks for `type` (Phi-3 longrope). Families without `layer_types` use their window in every layer; the
+    builder would use it in none.
     """
+    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
+        config.layer_types = ["sliding_attention"] * config.num_hidden_layers
     rope = getattr(config, "rope_parameters", None) or {}
     if "full_attention" in rope:
         config.rope_theta = rope["full_attention"]["rope_theta"]
         config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
         config.rope_parameters = rope["full_attention"]
-    elif rope.get("rope_type") == "longrope" and "type" not in rope:
+    elif rope.get("rope_type") == "longrope":
         config.rope_parameters = {**rope, "type": "longrope"}
+    elif hasattr(config, "original_max_position_embeddings"):
+        # The builder takes two different lengths for a sign of longrope.
+        config.original_max_position_embeddings = config.max_position_embeddings

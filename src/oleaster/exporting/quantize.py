@@ -8,7 +8,7 @@ Layout of `MatMulNBits`: B [N, K / block, block * bits / 8], scales [N, K / bloc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,6 +156,12 @@ def quantise_graph(
 def weight_shapes(source: Path) -> dict[str, tuple[int, int]]:
     """(N, K) of every weight that can be quantised, by plan name."""
     return {name: stored_shape(node) for name, node in linear_names(ir.load(source).graph).items()}
+
+
+def linear_weights(source: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(plan name, float32 [N, K]) of every weight that can be quantised."""
+    for name, node in linear_names(ir.load(source).graph).items():
+        yield name, stored_weight(node)
 
 
 def stored_shape(node: ir.Node) -> tuple[int, int]:

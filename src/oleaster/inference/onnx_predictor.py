@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from oleaster.core.errors import MissingExtraError, ModelError, near_names
 from oleaster.inference.contract import PromptContract
 from oleaster.inference.predictor import Completion, Sampling, Score
 
+NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 BATCH_TOKENS = 4096
 """Prompt tokens generated for at once; bounds the memory of logits and cache."""
 
@@ -54,7 +56,7 @@ class OnnxPredictor:
         self._adapter_file = _adapter_file(self.folder, adapter) if adapter else None
         self.name = name or (f"{self.folder.name}:{adapter}" if adapter else self.folder.name)
         self.stop_ids = tuple(stop_ids) if stop_ids else _as_ids(self._config["model"]["eos_token_id"])
-        self.tokenizer = GenaiTokenizer(self._model)
+        self.tokenizer = GenaiTokenizer(self._model, self.folder)
         if not stop_ids and (contract := PromptContract.read(self.folder)):
             contract.check(self.folder, self.tokenizer, self.stop_ids)
 
@@ -176,21 +178,24 @@ class OnnxPredictor:
             return None
         import onnxruntime as ort
 
-        adapter = ort.LoraAdapter()
-        adapter.Load(str(self._adapter_file))
+        self._loaded_adapter = ort.LoraAdapter()  # the options do not keep it alive
+        self._loaded_adapter.Load(str(self._adapter_file))
         options = ort.RunOptions()
-        options.add_active_adapter(adapter)
+        options.add_active_adapter(self._loaded_adapter)
         return options
 
 
 class GenaiTokenizer:
     """The runtime's own tokenizer, read from the artifact: what a deployment without Python packages would use."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, folder: Path) -> None:
         self._tokenizer = _genai().Tokenizer(model)
+        self._form = _normal_form(folder / "tokenizer.json")
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; special tokens written in it are recognised."""
+        # The runtime leaves out the Unicode normal form that some tokenizers (Qwen) ask for.
+        text = unicodedata.normalize(self._form, text) if self._form else text
         return [int(token) for token in self._tokenizer.encode(text)]
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -204,6 +209,13 @@ class GenaiTokenizer:
     def stream(self) -> Callable[[int], str]:
         """A function that takes ids one by one and gives the text that each completes."""
         return self._tokenizer.create_stream().decode
+
+
+def _normal_form(tokenizer_file: Path) -> NormalForm | None:
+    """The Unicode form that tokenizer.json brings text into, if it names one."""
+    normalizer = json.loads(tokenizer_file.read_text(encoding="utf-8")).get("normalizer") or {}
+    kinds = [part["type"] for part in normalizer.get("normalizers", [normalizer]) if part]
+    return next((form for form in get_args(NormalForm) if form in kinds), None)
 
 
 def _genai() -> Any:
