@@ -21,6 +21,7 @@ from torch import Tensor
 from oleaster.data.batch import Bucket
 from oleaster.models import kernels
 from oleaster.models.kernels import Angles
+from oleaster.models.memory import LONG
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,6 @@ def attend(q_NHD: Tensor, k_NJD: Tensor, v_NJD: Tensor, angles: Angles, buckets:
     if how.softcap is None and max(b.longest + b.prefix for b in buckets) > LONG:
         return _attend_long(q_NHD, k_NJD, v_NJD, angles, buckets, how)
     return _Attend.apply(q_NHD, k_NJD, v_NJD, angles, buckets, how)  # type: ignore[return-value]
-
-
-LONG = 384
 
 
 class _Attend(torch.autograd.Function):

@@ -15,9 +15,9 @@ from typing import Any
 RUNTIME = 400_000_000
 """Bytes of a process with torch, transformers and a tokenizer loaded (measured: 260 to 420 MB on Linux)."""
 CHUNK = 256
-"""Targets whose logits exist at one time (`training.losses.CHUNK`)."""
+"""Targets whose logits exist at one time: 256 x 49,152 float32 are 50 MB."""
 LONG = 384
-"""Rows with more tokens keep no attention scores (`models.fused.LONG`)."""
+"""Keys from which on attention goes through torch's flash kernel and keeps no scores."""
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "rmsprop": 4, "adagrad": 4}
 """State per trained number; AdamW, in `ADAMW_BYTES`, keeps two float32."""
 ADAMW_BYTES = 8

@@ -6,12 +6,12 @@ import difflib
 import hashlib
 import importlib.util
 import json
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
 from oleaster.config.schema import ModelConfig
+from oleaster.core.cache import cache_folder
 from oleaster.core.errors import MissingExtraError, ModelError, StorageError
 from oleaster.core.files import atomic_write_json, hash_file
 from oleaster.models.folder import MODEL_FILES, NOT_MODEL_FILES, ModelFolder, weight_files
@@ -51,11 +51,6 @@ def resolve(config: ModelConfig) -> ModelFolder:
         remedy = _near_paths(path) or f"check the path; it exists up to '{there}'"
         raise ModelError("no such folder or file", where=source, remedy=remedy)
     return _from_hub(source, config.revision, path)
-
-
-def cache_root() -> Path:
-    """$OLEASTER_CACHE, else ~/.cache/oleaster."""
-    return Path(os.environ.get("OLEASTER_CACHE") or Path.home() / ".cache" / "oleaster")
 
 
 def revision_of(folder: Path) -> str:
@@ -125,7 +120,7 @@ def _from_hub(repo: str, revision: str | None, path: Path) -> ModelFolder:
 
 def _from_gguf(path: Path, source: str) -> ModelFolder:
     digest = _known_hash(path)
-    folder = cache_root() / "models" / digest[:SHOWN]
+    folder = cache_folder() / "models" / digest[:SHOWN]
     if not (folder / "config.json").is_file():  # the folder appears whole or not at all
         from oleaster.models.gguf import unpack
 
@@ -163,7 +158,7 @@ def _known_hash(path: Path) -> str:
     """SHA-256 of a file, read once per state of it; a hard link, as in a run's `model/`, is the same file."""
     state = path.stat()
     key = f"{state.st_dev}|{state.st_ino}|{state.st_size}|{state.st_mtime_ns}"
-    memory = cache_root() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    memory = cache_folder() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     try:
         known = json.loads(memory.read_text())
         if known["file"] == key:

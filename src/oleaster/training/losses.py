@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oleaster.models import kernels
-
-CHUNK = 256
-"""Targets whose logits exist at one time: 256 x 49,152 float32 are 50 MB."""
+from oleaster.models.memory import CHUNK
 
 
 class LossSum(NamedTuple):

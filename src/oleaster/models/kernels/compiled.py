@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -40,14 +41,14 @@ def library() -> Library:
     """Compile if needed, load, keep."""
     if os.environ.get("OLEASTER_KERNELS") == "off":
         return Library(None, "OLEASTER_KERNELS=off")
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = _compiler()
     if compiler is None:
         return Library(None, "there is no C compiler (cc, gcc or clang): element-wise steps run in torch, slower")
     target = cache_folder() / "kernels" / f"{_fingerprint(compiler)}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        command = [compiler, *FLAGS, "-o", str(fresh), str(SOURCE), "-lm"]
+        command = [*compiler, *FLAGS, "-o", str(fresh), str(SOURCE), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             first = next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
@@ -59,11 +60,25 @@ def library() -> Library:
         return Library(None, f"the compiled kernels do not load ({problem}): element-wise steps run in torch, slower")
 
 
-def _fingerprint(compiler: str) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+def _compiler() -> list[str] | None:
+    """$CC, which may hold flags or a wrapper (`ccache gcc`), else the first of the usual names; None: not there."""
+    named = shlex.split(os.environ.get("CC", ""))
+    choices = [named] if named else [["cc"], ["gcc"], ["clang"]]
+    return next((words for words in choices if shutil.which(words[0])), None)
+
+
+def _fingerprint(compiler: list[str]) -> str:
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
     cpu = Path("/proc/cpuinfo")
     flags = next((x for x in cpu.read_text().splitlines() if x.startswith("flags")), "") if cpu.exists() else ""
-    parts = (SOURCE.read_text(), " ".join(FLAGS), version, platform.machine(), platform.processor(), flags)
+    parts = (
+        SOURCE.read_text(),
+        " ".join((*compiler, *FLAGS)),
+        version,
+        platform.machine(),
+        platform.processor(),
+        flags,
+    )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
