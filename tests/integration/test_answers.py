@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PHRASES, Program
+from command_line import PHRASES, Program
 
 QUESTIONS = [phrase for phrase, _ in PHRASES[:4]]
 ANSWER_TOKENS = 8

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from conftest import Program
+from command_line import Program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

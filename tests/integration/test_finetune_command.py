@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Program
+from command_line import Program
 from safetensors.torch import load_file
 
 RUN_FILES = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from command_line import Program
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'
 
