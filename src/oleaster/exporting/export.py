@@ -186,7 +186,7 @@ def _choose(
 
 
 def quantise(
-    merged: Path, graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportOptions
+    merged: Path, graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportConfig
 ) -> None:
     """Write the graph of the folder `graph` (float32, made from the model `merged`) into `folder` as int8 or int4."""
     source = graph / "model.onnx"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import MANIFEST, Artifact
 from oleaster.core.errors import ConfigError
 from oleaster.core.files import link_or_copy
@@ -20,7 +21,7 @@ from oleaster.exporting.export import general_rows
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.ladder import Figures, Ladder, Limits, require
-from oleaster.exporting.options import ExportOptions, check_hardware
+from oleaster.exporting.options import check_hardware
 from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
 from oleaster.exporting.rungs import genai_rung, quantised_rung, torch_rung
 from oleaster.models.tokenizer import load_tokenizer, stop_ids
@@ -41,7 +42,7 @@ def generate_adapter(
     base_folder: Path,
     adapters: Mapping[str, Path],
     output: Path,
-    options: ExportOptions = ExportOptions(precision="int8"),
+    options: ExportConfig = ExportConfig(precision="int8"),
     *,
     rows: Mapping[str, Tasks] = {},
     base_source: str = "",
@@ -139,7 +140,7 @@ def _climb(
     stage: Path,
     name: str,
     task: Tasks | None,
-    options: ExportOptions,
+    options: ExportConfig,
     on_progress: Callable[[str | Figures], None],
 ) -> list[Figures]:
     tokenizer = load_tokenizer(base_folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from oleaster.inference.contract import PromptContract
 from oleaster.inference.predictor import Completion, Sampling, Score
 
 NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
+NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
 BATCH_TOKENS = 4096
 """Prompt tokens generated for at once; bounds the memory of logits and cache."""
 
@@ -215,7 +216,7 @@ def _normal_form(tokenizer_file: Path) -> NormalForm | None:
     """The Unicode form that tokenizer.json brings text into, if it names one."""
     normalizer = json.loads(tokenizer_file.read_text(encoding="utf-8")).get("normalizer") or {}
     kinds = [part["type"] for part in normalizer.get("normalizers", [normalizer]) if part]
-    return next((form for form in get_args(NormalForm) if form in kinds), None)
+    return next((form for form in NORMAL_FORMS if form in kinds), None)
 
 
 def _genai() -> Any:
