@@ -24,7 +24,7 @@ def command() -> Command:
     names = ("per_device_eval_batch_size", "num_threads", "seed", "log_level", "plugins")
     return Command(
         name="evaluate",
-        summary="Score a model on rows; a run also against its base. Predictions are saved.",
+        summary="Score a model, run or artifact on rows; a run also against its base. Predictions are saved.",
         usage=(
             "oleaster evaluate RUN [flags]",
             "oleaster evaluate MODEL -d ROWS [flags]",
@@ -35,7 +35,12 @@ def command() -> Command:
             MODEL,
             Flag("config", "Recipe that names the rows. [the run's own]", "path"),
             Flag("base", "Score the base model beside the tuned one.", "switch", True),
-            Flag("output", "Folder for the report and the predictions. [RUN/predictions]", "path", short="o"),
+            Flag(
+                "output",
+                "Folder for the report and the predictions. [RUN/predictions; of other models nothing is saved]",
+                "path",
+                short="o",
+            ),
         ),
         settings=tuple(select(["data", "evaluation"], names)),
         titles={**TITLES, "": "other", "training": "speed"},
@@ -44,9 +49,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Score and print the table."""
-    from pathlib import Path
-
-    from oleaster.cli.settings import config_for, recipe_of_run
+    from oleaster.cli.settings import config_for
+    from oleaster.pipeline.loading import recipe_of
 
     path = given.own["model_path"]
     if path is None:
@@ -57,7 +61,7 @@ def run(given: Given) -> int:
             remedy = f"{given.command} -d rows.jsonl"
             yield Problem("", f"not given: the rows (--data_name or --data_files); {path} has no recipe", remedy)
 
-    config = config_for(given, given.own["config"] or recipe_of_run(Path(path)), (*ALWAYS, has_rows))
+    config = config_for(given, given.own["config"] or recipe_of(path), (*ALWAYS, has_rows))
 
     from rich.console import Console
 

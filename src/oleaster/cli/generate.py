@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oleaster.cli.evaluate import MODEL
@@ -59,15 +58,16 @@ def run(given: Given) -> int:
 
 def model_settings(given: Given) -> tuple[Config, Sampling]:
     """The settings of the run behind the model, and how tokens are chosen. Raises: ConfigError without a model."""
-    from oleaster.cli.settings import config_for, recipe_of_run
+    from oleaster.cli.settings import config_for
     from oleaster.inference.predictor import Sampling
+    from oleaster.pipeline.loading import recipe_of
 
     path, own = given.own["model_path"], given.own
     if path is None:
         raise ConfigError("not given: the run or model", remedy=f"{given.command} runs/first")
     if own["temperature"] < 0 or not 0 < own["top_p"] <= 1 or own["top_k"] < 0:
         raise ConfigError("temperature >= 0, top_k >= 0 and 0 < top_p <= 1 must hold", where="sampling")
-    config = config_for(given, recipe_of_run(Path(path)), ALWAYS)
+    config = config_for(given, recipe_of(path), ALWAYS)
     sampling = Sampling(
         max_new_tokens=config.evaluation.max_new_tokens,
         temperature=own["temperature"],

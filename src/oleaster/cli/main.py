@@ -6,18 +6,26 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from oleaster.core.errors import ConfigError, OleasterError, near_names
+
+if TYPE_CHECKING:
+    from oleaster.cli.words import Command
 
 COMMANDS: dict[str, str] = {
     "finetune": "Fine-tune a model on your rows",
     "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
     "generate": "Answer one prompt",
     "chat": "Talk to a model or run",
+    "auto-opt": "Export a model or run for ONNX Runtime, and prove that it answers the same (alias: optimize)",
+    "verify": "Prove it again for an artifact that exists",
     "doctor": "Say what this machine and this installation can do",
     "version": "Print the version",
 }
-"""Command -> what it does; the module of the same name in this room defines `command()`."""
+"""Command -> what it does; the module of the same name (`auto_opt`) in this room defines `command()`."""
+
+_OTHER_NAMES = {"optimize": "auto-opt", "auto_opt": "auto-opt", "-V": "version", "--version": "version"}
 
 _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -54,7 +62,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """The answer to `oleaster` and `oleaster --help`."""
-    lines = [f"  {name:<10} {summary}" for name, summary in COMMANDS.items()]
+    width = max(map(len, COMMANDS)) + 1
+    lines = [f"  {name:<{width}} {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "Oleaster adapts small language models to a task and takes them to production.",
@@ -65,10 +74,16 @@ def help_text() -> str:
             "",
             "oleaster COMMAND --help shows its flags. A first run:",
             "  oleaster finetune -m HuggingFaceTB/SmolLM2-135M-Instruct -d rows.jsonl -o runs/first",
-            "  oleaster chat runs/first",
+            "  oleaster auto-opt runs/first -o artifacts/first",
+            "  oleaster chat artifacts/first",
             "",
         ]
     )
+
+
+def command_of(name: str) -> Command:
+    """What the command of that name takes and does."""
+    return importlib.import_module(f"oleaster.cli.{name.replace('-', '_')}").command()
 
 
 def _dispatch(words: list[str]) -> int:
@@ -76,15 +91,14 @@ def _dispatch(words: list[str]) -> int:
     if name in ("-h", "--help", "help"):
         print(help_text(), end="")
         return 0
-    if name in ("-V", "--version"):
-        name = "version"
+    name = _OTHER_NAMES.get(name, name)
     if name not in COMMANDS:
         remedy = near_names(name, COMMANDS)
         raise ConfigError("there is no such command", where=name, remedy=remedy)
     from oleaster.cli.words import HELP, parse
     from oleaster.cli.words import help_text as command_help
 
-    command = importlib.import_module(f"oleaster.cli.{name}").command()
+    command = command_of(name)
     if any(word in HELP for word in words[1:]):
         print(command_help(command), end="")
         return 0

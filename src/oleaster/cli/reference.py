@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
 
 from oleaster.cli.finetune import TITLES
-from oleaster.cli.main import COMMANDS
+from oleaster.cli.main import COMMANDS, command_of
 from oleaster.cli.main import help_text as main_help
 from oleaster.cli.words import help_text
 from oleaster.config.flags import ALIASES, Flag, config_flags, sections
@@ -47,8 +46,7 @@ def cli_page() -> str:
     """docs/cli.md: the help of every command."""
     parts = [f"{_MADE}\n# Commands\n\n```\n{main_help()}```"]
     for name in COMMANDS:
-        command = importlib.import_module(f"oleaster.cli.{name}").command()
-        parts.append(f"## {name}\n\n```\n{help_text(command)}```")
+        parts.append(f"## {name}\n\n```\n{help_text(command_of(name))}```")
     return "\n\n".join(parts) + "\n"
 
 

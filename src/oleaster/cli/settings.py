@@ -37,11 +37,6 @@ def recipe_behind_fragment(given: Given) -> Path | None:
     return next((f / RECIPE_NAME for f in (*folders, Path()) if (f / RECIPE_NAME).is_file()), None)
 
 
-def recipe_of_run(path: Path) -> Path | None:
-    """The recipe of the run that `path` (its folder, or `model` or `adapter` inside) belongs to."""
-    return next((f / RECIPE_NAME for f in (path, path.parent) if (f / RECIPE_NAME).is_file()), None)
-
-
 def set_log_level(level: int) -> None:
     """Tell libraries before they are imported what they may print; 0 debug ... 4 critical."""
     name = _LEVELS[level]

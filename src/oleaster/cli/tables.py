@@ -31,7 +31,7 @@ def print_run(run: Run) -> None:
     """What a finished run made, and what to do with it."""
     made = [(name, str(path)) for name, path in (("adapter", run.adapter), ("model", run.model)) if path.exists()]
     print_pairs([*made, ("log", str(run.log))], "made")
-    print(f"next: oleaster evaluate {run.folder}, oleaster chat {run.folder}")
+    print(f"next: oleaster evaluate {run.folder}, oleaster chat {run.folder}, oleaster auto-opt {run.folder} -o FOLDER")
 
 
 def print_reports(console: Console, reports: Sequence[Report]) -> None:

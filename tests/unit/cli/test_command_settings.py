@@ -10,7 +10,7 @@ import pytest
 
 from oleaster.cli import finetune
 from oleaster.cli.finetune import kept
-from oleaster.cli.settings import config_for, recipe_behind_fragment, recipe_of_run, set_log_level
+from oleaster.cli.settings import config_for, recipe_behind_fragment, set_log_level
 from oleaster.cli.words import Given, parse
 from oleaster.config.load import replace, save_config
 from oleaster.config.rules import ALWAYS
@@ -66,13 +66,6 @@ def test_log_levels_count_like_olives(project: Path) -> None:
     for level, name in enumerate(("debug", "info", "warning", "error", "critical")):
         set_log_level(level)
         assert os.environ["DATASETS_VERBOSITY"] == name
-
-
-def test_a_runs_recipe_is_found_from_its_parts(project: Path) -> None:
-    save_config(EARLIER, project / "run/oleaster.yaml")
-    found = project / "run/oleaster.yaml"
-    assert recipe_of_run(project / "run") == recipe_of_run(project / "run/model") == found
-    assert recipe_of_run(Path("HuggingFaceTB/SmolLM2-135M")) is None
 
 
 def test_a_stopped_run_says_what_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""A run or model goes in, an artifact that was seen to answer like it comes out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oleaster.config.load import load_config, recipe_text
+from oleaster.config.schema import Config
+from oleaster.core.artifact import Artifact
+from oleaster.core.errors import ConfigError, DataError
+from oleaster.core.run import Run
+from oleaster.pipeline.loading import parts, recipe_of, run_of, use_threads
+from oleaster.pipeline.rows import names_rows, rows_to_ask
+
+if TYPE_CHECKING:
+    from oleaster.data.papers import Encoded, Example
+    from oleaster.exporting.export import Candidate
+    from oleaster.exporting.ladder import Figures
+    from oleaster.exporting.verify import Tuned
+    from oleaster.models.folder import ModelFolder
+
+Progress = Callable[["str | Figures | Candidate"], None]
+"""Told of each step, each rung of the ladder, each precision that was tried."""
+
+
+def auto_opt(
+    path: Path | str,
+    config: Config,
+    output: Path,
+    adapter: Path | None = None,
+    on_progress: Progress = lambda _: None,
+) -> Artifact:
+    """Export a run, or a model with or without an adapter, for ONNX Runtime; `config.export` says how.
+
+    The rows that climb the fidelity ladder are those that the run held out, or those that `config.data` names.
+
+    Args:
+        path: a run, its `model`, any model folder, hub id or .gguf file.
+        output: the artifact's folder; an artifact that is there stays until the new one is complete.
+        adapter: PEFT adapter folder to merge in; default: that of the run.
+
+    Raises:
+        UserError: before any work.
+        FidelityError: a form of the model lost more than allowed; names it. `output` is as it was.
+    """
+    from oleaster.core.plugins import load_plugins
+    from oleaster.exporting.export import Origin, export
+    from oleaster.exporting.options import check_hardware
+
+    check_hardware(config.export)
+    load_plugins(config.plugins)
+    use_threads(config)
+    source, own = parts(path, config)
+    base, tokenizer = _base(source, config)
+    run = run_of(adapter or path)
+    adapter = adapter or own
+    if run is not None and adapter is None and run.adapter.is_dir():
+        on_progress(f"{path} is the base of a run: its adapter is left out (--adapter_path {run.adapter} adds it)")
+    recipe = load_config(run.recipe) if run else None
+    rows = _held_rows(config, recipe, tokenizer)
+    if rows.note:
+        on_progress(rows.note)
+    tuned_by = run if run is not None and (adapter is not None or not run.adapter.is_dir()) else None
+    origin = _origin(base, tuned_by)
+    return export(
+        base.folder,
+        adapter,
+        output,
+        rows.examples,
+        rows.encoded,
+        config.export,
+        calibration=rows.calibration,
+        origin=Origin(*origin),
+        recipe=recipe_text(_carried(config, recipe)),
+        system_prompt=config.data.system_prompt,
+        max_new_tokens=config.evaluation.max_new_tokens,
+        on_progress=on_progress,
+    )
+
+
+def verify(
+    path: Path | str, config: Config, run: Path | None = None, on_progress: Progress = lambda _: None
+) -> list[Figures]:
+    """Climb the fidelity ladder again with an artifact that exists.
+
+    Args:
+        config: the recipe that the artifact carries (`recipe_of`), with other rows or limits laid over it.
+        run: the run it was exported from; default: where its recipe says, if that folder still holds it. Without a
+            run the artifact is held against its own graph and the rows' answers.
+
+    Raises:
+        ModelError: files of the artifact are missing or changed.
+        FidelityError: a rung lost more than allowed.
+    """
+    from oleaster.exporting.verify import verify as climb
+    from oleaster.models.tokenizer import load_tokenizer
+
+    artifact = Artifact.open(Path(path), verify=True)
+    carried = recipe_of(path)
+    recipe = load_config(carried) if carried else None
+    tuned = _tuned(artifact, run, recipe, config)
+    if tuned is None:
+        on_progress("the run it was exported from is not at hand (--run): the first rung is the artifact's own graph")
+    use_threads(config)
+    rows = _held_rows(config, recipe, load_tokenizer(tuned.folder if tuned else artifact.folder))
+    if not rows.encoded:
+        raise DataError("not given: the rows", where=str(path), remedy=f"oleaster verify {path} -d rows.jsonl")
+    if rows.note:
+        on_progress(rows.note)
+    return climb(
+        artifact,
+        tuned,
+        rows.examples,
+        rows.encoded,
+        config.export,
+        system_prompt=config.data.system_prompt,
+        max_new_tokens=config.evaluation.max_new_tokens,
+        on_progress=on_progress,
+    )
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """Rows that a model is held to, in an order that is not the file's, which may be sorted."""
+
+    examples: tuple[Example, ...] = ()
+    encoded: tuple[Encoded, ...] = ()
+    calibration: tuple[Encoded, ...] = ()
+    """Training rows, for calibrating; empty where they are not known."""
+    note: str = ""
+
+
+def _held_rows(config: Config, recipe: Config | None, tokenizer: Any) -> HeldRows:
+    from oleaster.data.encode import encode
+
+    if recipe is None and not names_rows(config.data):
+        return HeldRows(note="no rows are named (-d rows.jsonl): only general texts are compared, no answers")
+    asked, trained = rows_to_ask(config, recipe)
+    note = ""
+    if not asked:
+        asked, note = trained, "the run held no rows out: its training rows climb the ladder"
+
+    calibration = random.Random(0).sample(trained, min(len(trained), config.export.calibration_rows))
+    held, learned = (encode(rows, tokenizer, config.data, every_turn=False)[0] for rows in (asked, calibration))
+    return HeldRows(asked, tuple(random.Random(0).sample(held, len(held))), tuple(learned), note)
+
+
+def _base(source: str, config: Config) -> tuple[ModelFolder, Any]:
+    from oleaster.models.sanity import check
+    from oleaster.models.source import resolve
+    from oleaster.models.tokenizer import load_tokenizer
+
+    base = resolve(config.model.model_copy(update={"model_name_or_path": source}))
+    tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
+    check(base, tokenizer, config.model.trust_remote_code)
+    return base, tokenizer
+
+
+def _origin(base: ModelFolder, run: Run | None) -> tuple[str, str, str | None]:
+    """(base model, its revision, run id): what the manifest says about where the model comes from."""
+    if run is None:
+        return base.source, base.revision, None
+    if not run.is_done:
+        return base.source, base.revision, run.id
+    return run.summary["base"], run.summary["base_revision"], run.id
+
+
+def _carried(config: Config, recipe: Config | None) -> Config:
+    """The recipe that goes with the artifact: the run's, with the settings of this export."""
+    given = {"export": config.export, "evaluation": config.evaluation}
+    return recipe.model_copy(update=given) if recipe else config
+
+
+def _tuned(artifact: Artifact, run: Path | None, recipe: Config | None, config: Config) -> Tuned | None:
+    """The model that `artifact` was made from, where it is at hand."""
+    from oleaster.exporting.verify import Tuned
+
+    if run is None:
+        guess = recipe.output_path if recipe else None
+        if guess is None or not Run.is_run(guess) or Run(guess).id != artifact.run_id:
+            return None
+        run = guess
+    elif (found := Run.open(run).id) != artifact.run_id:
+        raise ConfigError(
+            f"the artifact was exported from the run {artifact.run_id}, this is {found}",
+            where=f"--run {run}",
+            remedy="name the run it was exported from, or export this one: oleaster auto-opt",
+        )
+    base, adapter = parts(run, config)
+    return Tuned(Path(base), adapter)
