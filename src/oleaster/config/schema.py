@@ -209,6 +209,8 @@ class EvaluationConfig(Section):
     """Longest answer in tokens."""
     eval_max_samples: PositiveInt | None = None
     """Score at most this many rows."""
+    answer_with: Literal["text", "labels"] = "text"
+    """labels = an answer can only be one of the training rows' answers (classification)."""
 
 
 class ExportConfig(Section):

@@ -28,6 +28,7 @@ def evaluate(
     *,
     labels: Sequence[str] | None = None,
     metrics: Sequence[str] = (),
+    choices: tuple[tuple[int, ...], ...] = (),
 ) -> Report:
     """Score the learned tokens of each row and the greedy answer to its prompt (in a conversation, the last turn).
 
@@ -37,6 +38,7 @@ def evaluate(
         output: folder for report.json and predictions.jsonl.
         labels: the labels of the task, best those of the training rows; default: found by `find_labels`.
         metrics: names of the metric registry, besides those that every evaluation has.
+        choices: see `Sampling.choices`.
 
     Raises:
         ConfigError: an unknown metric, before any work is done.
@@ -53,7 +55,7 @@ def evaluate(
     asked = [i for i, row in enumerate(encoded) if _has_prompt(examples[row.example], row)]
     if asked:
         started = time.perf_counter()
-        answers = predictor.generate([encoded[i].prompt_ids for i in asked], Sampling(config.max_new_tokens))
+        answers = predictor.generate([encoded[i].prompt_ids for i in asked], Sampling(config.max_new_tokens, choices=choices))
         seconds = time.perf_counter() - started
         tokens = sum(len(answer.token_ids) for answer in answers)
         speed["generate_seconds"] = Value(seconds, None, None, len(asked), "s")

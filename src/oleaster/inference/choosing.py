@@ -58,3 +58,33 @@ def _sample(logits: Logits, sampling: Sampling, source: np.random.Generator) -> 
     kept = 1 + np.count_nonzero(cumulative[:-1] < sampling.top_p)
     place = np.searchsorted(cumulative[:kept], source.random() * cumulative[kept - 1], side="right")
     return int(candidates[min(place, kept - 1)])
+
+
+Choices = dict[int, "Choices"]
+"""A tree of token ids: what may come first, and behind each what may come next."""
+
+
+def choice_tree(choices: Sequence[Sequence[int]]) -> Choices:
+    """The tree of all beginnings of `choices`."""
+    tree: Choices = {}
+    for choice in choices:
+        branch = tree
+        for token in choice:
+            branch = branch.setdefault(token, {})
+    return tree
+
+
+def restrict(logits: Logits, tree: Choices, begun: Sequence[Sequence[int]]) -> Logits:
+    """Logits [rows, vocabulary] with everything at minus infinity that continues no choice.
+
+    Args:
+        begun: the tokens that each row has so far.
+    """
+    allowed = np.full_like(logits, -np.inf)
+    for row, tokens in enumerate(begun):
+        branch = tree
+        for token in tokens:
+            branch = branch[token]
+        ids = list(branch)
+        allowed[row, ids] = logits[row, ids]
+    return allowed

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oleaster.core.errors import DataError, collect
-from oleaster.inference.choosing import Logits, choose, generators
+from oleaster.inference.choosing import Logits, choice_tree, choose, generators, restrict
 from oleaster.inference.predictor import Completion, Sampling
 
 State = TypeVar("State")
@@ -113,8 +113,11 @@ def _answer_batch(
     stop_ids: frozenset[int],
     on_token: Callable[[int, int], None] | None,
 ) -> None:
+    tree = choice_tree(sampling.choices)
     logits, state = backend.prefill([prompts[a.prompt] for a in active], max(a.room for a in active))
     while True:
+        if tree:
+            logits = restrict(logits, tree, [a.ids for a in active])
         chosen = choose(logits, sampling, [a.source for a in active])
         for row, token in zip(active, chosen.tolist(), strict=True):
             if token in stop_ids:

@@ -18,6 +18,8 @@ class Sampling:
     top_p: float = 1.0
     """Keep the smallest set of tokens with this share of the probability."""
     seed: int = 0
+    choices: tuple[tuple[int, ...], ...] = ()
+    """Token sequences, each with its stop token: the answer is one of them. Empty = anything."""
 
 
 @dataclass(frozen=True)

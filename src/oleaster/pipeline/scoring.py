@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
-from oleaster.core.errors import DataError
+from oleaster.core.errors import ConfigError, DataError
 from oleaster.pipeline.loading import attach, load_part, parts, recipe_of, run_of, use_threads
 from oleaster.pipeline.rows import rows_to_ask
 
@@ -38,13 +38,15 @@ def evaluate(path: Path | str, config: Config, base: bool = True, output: Path |
 
     def scored(predictor: Predictor, folder: str) -> Report:
         where = None if output is None else output / folder
-        return score(predictor, examples, encoded, config.evaluation, where)
+        return score(predictor, examples, encoded, config.evaluation, where, choices=choices)
 
     if Artifact.is_artifact(Path(path)):
         from oleaster.inference.onnx_predictor import OnnxPredictor
         from oleaster.models.tokenizer import load_tokenizer
 
-        examples, encoded = _rows_to_score(config, load_tokenizer(Path(path)), path)
+        if config.evaluation.answer_with == "labels":
+            raise ConfigError("an artifact answers with any text", where="answer_with", remedy="leave it out here")
+        examples, encoded, choices = _rows_to_score(config, load_tokenizer(Path(path)), path)
         predictor = OnnxPredictor(Path(path), threads=config.training.num_threads)
         return [scored(predictor, "artifact")]
     from oleaster.inference.torch_predictor import TorchPredictor
@@ -52,7 +54,7 @@ def evaluate(path: Path | str, config: Config, base: bool = True, output: Path |
     use_threads(config)
     source, adapter = parts(path, config)
     loaded = load_part(source, config)
-    examples, encoded = _rows_to_score(config, loaded.tokenizer, path)
+    examples, encoded, choices = _rows_to_score(config, loaded.tokenizer, path)
     reports = [scored(TorchPredictor(loaded, "base"), "base")] if adapter is None or base else []
     if adapter is not None:
         attach(loaded, adapter)
@@ -60,13 +62,38 @@ def evaluate(path: Path | str, config: Config, base: bool = True, output: Path |
     return reports
 
 
-def _rows_to_score(config: Config, tokenizer: Any, path: Path | str) -> tuple[Sequence[Example], list[Encoded]]:
+Choices = tuple[tuple[int, ...], ...]
+MOST_LABELS = 1000
+"""More different answers than this are no labels."""
+
+
+def _rows_to_score(
+    config: Config, tokenizer: Any, path: Path | str
+) -> tuple[Sequence[Example], list[Encoded], Choices]:
+    """Rows to ask, as they are and as token ids, and the answers there may be (none: any)."""
     from oleaster.config.load import load_config
     from oleaster.data.encode import encode
 
-    recipe = recipe_of(path)
-    examples, _ = rows_to_ask(config, load_config(recipe) if recipe else None)
+    found = recipe_of(path)
+    recipe = load_config(found) if found else None
+    examples, _ = rows_to_ask(config, recipe)
     if not examples:
         remedy = "name rows: -d test.jsonl"
         raise DataError("no rows were held out in training", where=str(path), remedy=remedy)
-    return examples, encode(examples, tokenizer, config.data, every_turn=False)[0]
+    encoded = encode(examples, tokenizer, config.data, every_turn=False)[0]
+    return examples, encoded, _labels(recipe, tokenizer) if config.evaluation.answer_with == "labels" else ()
+
+
+def _labels(recipe: Config | None, tokenizer: Any) -> Choices:
+    """The different answers of the training rows, as token ids with the stop token."""
+    from oleaster.data.encode import encode
+    from oleaster.data.prepare import prepare
+
+    if recipe is None:
+        raise ConfigError("only a run knows its labels", where="answer_with", remedy="leave it out here")
+    rows, _ = encode(prepare(recipe.data, recipe.seed).train, tokenizer, recipe.data, every_turn=False)
+    answers = sorted({row.input_ids[row.prompt_length :] for row in rows})
+    if len(answers) > MOST_LABELS:
+        found = f"the training rows have {len(answers):,} different answers; they are no labels"
+        raise ConfigError(found, where="answer_with", remedy="leave it out here")
+    return tuple(answers)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oleaster.inference.choosing import choose, generators
+from oleaster.inference.choosing import choice_tree, choose, generators, restrict
 from oleaster.inference.predictor import Sampling
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
@@ -56,3 +56,20 @@ def test_a_sampled_token_is_one_of_the_k_likeliest_and_does_not_depend_on_other_
     beside = choose(np.vstack([row, row[:, ::-1]]), sampling, generators(prompts, sampling.seed))[0]
     assert alone == beside
     assert np.count_nonzero(row[0] > row[0, alone]) < (sampling.top_k or len(logits))
+
+
+def test_restrict_leaves_only_what_continues_a_choice():
+    tree = choice_tree([(5, 1, 0), (5, 2, 0), (7, 0)])
+    logits = np.arange(20, dtype=np.float32).reshape(2, 10)
+    restricted = restrict(logits, tree, [[], [5]])
+    assert np.flatnonzero(np.isfinite(restricted[0])).tolist() == [5, 7]
+    assert np.flatnonzero(np.isfinite(restricted[1])).tolist() == [1, 2]
+    assert restricted[0, 7] == logits[0, 7]
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4).map(lambda x: (*x, 0)), min_size=1, max_size=8))
+def test_a_greedy_walk_through_the_tree_ends_at_a_choice(choices):
+    tree, ids, source = choice_tree(choices), [], np.random.default_rng(0)
+    while not ids or ids[-1] != 0:
+        ids.append(int(restrict(source.random((1, 10), dtype=np.float32), tree, [ids]).argmax()))
+    assert tuple(ids) in set(choices)
