@@ -44,8 +44,8 @@ def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
             remedy="name the full-precision base the adapter was trained for",
         )
     shards = _shards(base_folder)
-    names = {name for held in shards.values() for name in held}
-    deltas, replaced, unties = _match(adapter, names, bool(config.get("tie_word_embeddings")))
+    shapes = {name: shape for held in shards.values() for name, shape in held.items()}
+    deltas, replaced, unties = _match(adapter, shapes, bool(config.get("tie_word_embeddings")))
     output.mkdir(parents=True, exist_ok=True)
     for shard in shards:
         with safe_open(base_folder / shard, framework="pt") as stored:
@@ -66,33 +66,39 @@ def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
     _copy_small_files(base_folder, adapter_folder, output)
 
 
-def _shards(folder: Path) -> dict[str, list[str]]:
-    """File name -> names of the tensors in it."""
+def _shards(folder: Path) -> dict[str, dict[str, list[int]]]:
+    """File name -> shapes of the tensors in it, by name."""
     files = sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter"))
     if not files:
         raise ModelError("there are no .safetensors weights", where=str(folder), remedy="save with safe_serialization")
     shards = {}
     for name in files:
         with safe_open(folder / name, framework="pt") as stored:
-            shards[name] = list(stored.keys())
+            shards[name] = {key: stored.get_slice(key).get_shape() for key in stored.keys()}  # noqa: SIM118
     return shards
 
 
-def _match(adapter: LoraAdapter, names: set[str], tied: bool) -> tuple[dict[str, Delta], dict[str, torch.Tensor], bool]:
+def _match(
+    adapter: LoraAdapter, shapes: dict[str, list[int]], tied: bool
+) -> tuple[dict[str, Delta], dict[str, torch.Tensor], bool]:
     """Deltas and whole tensors by stored name; and whether a trained lm_head has to be untied from the embedding."""
 
     def stored(name: str) -> str | None:
         # A hub checkpoint may lack the prefix of the task model (`transformer.`, `model.`).
-        return next((n for n in (name, name.partition(".")[2]) if n in names), None)
+        return next((n for n in (name, name.partition(".")[2]) if n in shapes), None)
 
     problems: list[ModelError] = []
     where = str(adapter.folder)
     deltas: dict[str, Delta] = {}
     for path, delta in adapter.deltas.items():
         name = stored(f"{path}.weight")
+        update = [delta.B.shape[0], delta.A.shape[1]][:: -1 if adapter.fan_in_fan_out else 1]
         if name is None or (tied and "embed" in name):
             reason = "is tied to the embedding" if path.endswith("lm_head") or name else "is not in the base model"
             problems.append(ModelError(f"{path} {reason}", where=where, remedy="train the adapter on inner layers"))
+        elif shapes[name] != update:
+            found = f"the adapter's update of {name} is {update}, the base weight {shapes[name]}"
+            problems.append(ModelError(found, where=where, remedy="name the base the adapter was trained for"))
         else:
             deltas[name] = delta
     replaced: dict[str, torch.Tensor] = {}
@@ -119,12 +125,6 @@ def _merged(
     if name in deltas:
         delta = deltas[name].full()
         delta = delta.T if adapter.fan_in_fan_out else delta
-        if delta.shape != weight.shape:
-            raise ModelError(
-                f"the adapter's update of {name} is {list(delta.shape)}, the base weight {list(weight.shape)}",
-                where=str(adapter.folder),
-                remedy="name the base model the adapter was trained for",
-            )
         weight = weight.float() + delta
     return (weight.float() if weight.is_floating_point() else weight).contiguous()
 

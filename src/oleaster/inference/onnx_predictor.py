@@ -191,7 +191,7 @@ class GenaiTokenizer:
 
     def __init__(self, model: Any, folder: Path) -> None:
         self._tokenizer = _genai().Tokenizer(model)
-        self._form = _normal_form(folder / "tokenizer.json")
+        self._form: NormalForm | None = _normal_form(folder / "tokenizer.json")
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; special tokens written in it are recognised."""
