@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from oleaster.data.prepare import Prepared
     from oleaster.models.folder import ModelFolder
     from oleaster.models.loaded import LoadedModel
+    from oleaster.training.cluster import Cluster
     from oleaster.training.reports import Sink
 
 
@@ -93,21 +95,25 @@ def finetune(config: Config, sinks: Sequence[Sink] = ()) -> Run:
     ready = get_ready(config)
     config, folder = ready.config, config.output_path
     recipe = recipe_text(with_settings(config, resume=False))
-    with Run.claim(folder, recipe, resume=config.training.resume) as run:
+    cluster = Cluster.join()
+    with _claimed(folder, recipe, config.training.resume, cluster) as run:
         if run.is_done:
             return run
-        _write_ledger(run, ready)
-        cluster = Cluster.join()
+        if cluster.is_main:
+            _write_ledger(run, ready)
+        checkpoints = Checkpoints(run.checkpoints, config.watch.save_total_limit)
         method = get_method(config.method)
-        loaded, why_dtype = load_base(config, ready.base, ready.tokenizer, cluster.device, whole=method.trains_base)
+        measured = _as_begun(config, checkpoints)
+        loaded, why_dtype = load_base(measured, ready.base, ready.tokenizer, cluster.device, whole=method.trains_base)
         model: Any = loaded.model
         method.attach(model.hub_model, config.seed)
         model.gradient_checkpointing = config.training.gradient_checkpointing
         model.neftune_noise_alpha = config.training.neftune_noise_alpha
-        checkpoints = Checkpoints(run.checkpoints, config.watch.save_total_limit)
         opened: list[Any] = []
 
         def all_sinks(resumed_step: int | None) -> list[Sink]:
+            if not cluster.is_main:
+                return []
             opened.extend(build_sinks(config.watch, run, resumed_step))
             everyone = [*sinks, *opened]
             for text in (*ready.notes, *_speed_notes(loaded, why_dtype)):
@@ -135,6 +141,26 @@ def finetune(config: Config, sinks: Sequence[Sink] = ()) -> Run:
             _write_results(run, ready, loaded, method, outcome)
         cluster.wait()
     return run
+
+
+@contextmanager
+def _claimed(folder: Path, recipe: str, resume: bool, cluster: Cluster) -> Iterator[Run]:
+    """The main process takes the folder; the others of a distributed training go in when it has."""
+    if cluster.is_main:
+        with Run.claim(folder, recipe, resume=resume) as run:
+            cluster.wait()
+            yield run
+    else:
+        cluster.wait()
+        yield Run(folder)
+
+
+def _as_begun(config: Config, checkpoints: Any) -> Config:
+    """With the number type that a resumed training began with: another measurement may find another one faster."""
+    from oleaster.config.load import replace as with_settings
+
+    begun = checkpoints.last_settings().get("dtype") if config.training.resume else None
+    return with_settings(config, dtype=begun.removeprefix("torch.")) if begun else config
 
 
 def _settings(ready: Ready, loaded: LoadedModel) -> dict[str, Any]:

@@ -169,6 +169,14 @@ class Checkpoints:
             _check_settings(state, settings, self.folder)
         return state, notices
 
+    def last_settings(self) -> Mapping[str, Any]:
+        """The settings of the newest good checkpoint; empty where there is none."""
+        for step in reversed(self.steps()):
+            folder = self.folder / f"step-{step:08d}"
+            if _damage(folder) is None:
+                return json.loads((folder / _STATE).read_text("utf-8"))["settings"]
+        return {}
+
     def best(self) -> tuple[TrainState | None, tuple[Notice, ...]]:
         """The checkpoint with the lowest validation loss, or, where it is damaged, the best one before it."""
         # A state is its own best only if it beat all before it, so the newest of these is the lowest.

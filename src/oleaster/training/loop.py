@@ -227,7 +227,8 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
     if not (math.isfinite(value) and math.isfinite(norm)):
         for parameter in parameters.values():
             parameter.grad = None
-        save()
+        if all(parameter.isfinite().all() for parameter in parameters.values()):
+            save()  # else the last checkpoint is the last good state, and must stay the newest
         raise _not_finite(progress.step, value, norm, batches, places)
     inputs = cluster.sum(sum(len(batch.ids) for batch in batches))
     for sums in (progress.since_log, progress.since_eval, progress.overall):
@@ -333,7 +334,7 @@ def _not_finite(
     named = [places[i] if i < len(places) else f"row {i}" for batch in batches for i in batch.rows]
     some = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
     return NonFiniteError(
-        f"{what} at step {step + 1}; the state before it is kept\n  rows of the step: {some}\n"
+        f"{what} at step {step + 1}; the last good state is kept\n  rows of the step: {some}\n"
         "  -> look at these rows; else a smaller learning_rate, or --dtype float32"
     )
 
