@@ -55,7 +55,8 @@ def evaluate(
     asked = [i for i, row in enumerate(encoded) if _has_prompt(examples[row.example], row)]
     if asked:
         started = time.perf_counter()
-        answers = predictor.generate([encoded[i].prompt_ids for i in asked], Sampling(config.max_new_tokens, choices=choices))
+        sampling = Sampling(config.max_new_tokens, choices=choices)
+        answers = predictor.generate([encoded[i].prompt_ids for i in asked], sampling)
         seconds = time.perf_counter() - started
         tokens = sum(len(answer.token_ids) for answer in answers)
         speed["generate_seconds"] = Value(seconds, None, None, len(asked), "s")
