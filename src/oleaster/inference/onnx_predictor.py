@@ -20,6 +20,8 @@ from oleaster.inference.predictor import Completion, Sampling, Score
 NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
 BATCH_TOKENS = 4096
+BATCH_ROWS = 32
+"""The most that ONNX Runtime GenAI takes."""
 """Prompt tokens generated for at once; bounds the memory of logits and cache."""
 
 
@@ -248,9 +250,9 @@ def _usable_cores() -> int:
 
 
 def _equal_length_batches(prompts: Sequence[Sequence[int]], together: bool) -> Iterator[list[int]]:
-    """Indices of prompts that may share a batch: equal length, at most `BATCH_TOKENS` tokens."""
+    """Indices of prompts that may share a batch: equal length, at most `BATCH_ROWS` of `BATCH_TOKENS` tokens."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for length, group in groupby(order, key=lambda i: len(prompts[i])):
         members = list(group)
-        size = max(1, BATCH_TOKENS // max(length, 1)) if together else 1
+        size = min(BATCH_ROWS, max(1, BATCH_TOKENS // max(length, 1))) if together else 1
         yield from (members[i : i + size] for i in range(0, len(members), size))
