@@ -20,9 +20,9 @@ from oleaster.inference.predictor import Completion, Sampling, Score
 NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
 BATCH_TOKENS = 4096
+"""Prompt tokens generated for at once; bounds the memory of logits and cache."""
 BATCH_ROWS = 32
 """The most that ONNX Runtime GenAI takes."""
-"""Prompt tokens generated for at once; bounds the memory of logits and cache."""
 
 
 class OnnxPredictor:
