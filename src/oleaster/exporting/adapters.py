@@ -156,7 +156,7 @@ def write_adapter_file(adapter: LoraAdapter, sites: Mapping[str, Site], path: Pa
     file.set_model_version(1)
     file.set_parameters(tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file.export_adapter(str(path))
+    file.export_adapter(str(path))  # pyright: ignore[reportArgumentType]  (the stub wants a PathLike, the binding text)
 
 
 def add_branches(folder: Path, wanted: Sequence[str]) -> None:
