@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,15 @@ def test_plain_transformers_loads_the_model_and_answers_as_the_base(
     assert plain != ours  # six steps at a high rate have changed it
 
 
-def test_evaluate_scores_the_held_out_rows_base_beside_tuned(program: Program, trained: Path) -> None:
-    done = program("evaluate", trained, cwd=trained)
+def test_evaluate_scores_the_held_out_rows_base_beside_tuned(program: Program, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    done = program("evaluate", run, cwd=tmp_path)
     for part in ("metric", "base", "tuned", "loss", "exact match", "95 % interval"):
         assert part in done.stdout
-    base, tuned = (predictions(trained / "predictions" / name) for name in ("base", "tuned"))
+    base, tuned = (predictions(run / "predictions" / name) for name in ("base", "tuned"))
     assert [row["source"] for row in base] == [row["source"] for row in tuned]
     assert len(tuned) == 6  # a tenth of sixty
-    report = json.loads((trained / "predictions" / "tuned" / "report.json").read_text("utf-8"))
+    report = json.loads((run / "predictions" / "tuned" / "report.json").read_text("utf-8"))
     assert report["metrics"]["loss"]["value"] == pytest.approx(
         sum(row["nll"] for row in tuned) / sum(row["targets"] for row in tuned)
     )

@@ -77,8 +77,9 @@ def test_the_log_has_every_step_once_and_the_summary_agrees(trained: Path) -> No
     assert [event["step"] for event in events(trained, "eval")] == [3, 6]
     assert summary["steps"] == 6
     assert summary["eval_loss"] == min(event["eval_loss"] for event in events(trained, "eval"))
-    for field in ("cpu_percent", "memory_mb", "input_tokens", "seconds"):  # S27
+    for field in ("memory_mb", "peak_memory_mb", "input_tokens", "seconds"):  # S27
         assert all(event[field] > 0 for event in events(trained, "step"))
+    assert any(event["cpu_percent"] > 0 for event in events(trained, "step"))  # a step may be shorter than its tick
 
 
 def test_the_ledger_balances(trained: Path) -> None:

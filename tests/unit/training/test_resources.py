@@ -18,14 +18,15 @@ def test_memory_seen_grows_with_what_is_taken() -> None:
 
 def test_cpu_use_is_that_since_the_reading_before() -> None:
     meter = ResourceMeter()
-    end = time.process_time() + 0.2
+    begun, end = time.perf_counter(), time.process_time() + 0.2
     while time.process_time() < end:
         pass
     busy = meter().cpu_percent
+    share = 100 * 0.2 / (time.perf_counter() - begun)  # of one core: other work may have had the rest
     time.sleep(0.2)
     idle = meter().cpu_percent
-    assert busy > 25  # of one core: other work may share it
-    assert idle < busy / 2
+    assert 0.6 * share < busy < 1.6 * share
+    assert idle < busy
 
 
 def test_the_peak_is_not_that_of_the_parent() -> None:
