@@ -45,6 +45,7 @@ def generate_adapter(
     options: ExportConfig = ExportConfig(precision="int8"),
     *,
     rows: Mapping[str, Tasks] = {},
+    recipes: Mapping[str, str] = {},
     base_source: str = "",
     base_revision: str = "",
     on_progress: Callable[[str | Figures], None] = lambda _: None,
@@ -58,6 +59,7 @@ def generate_adapter(
         base_folder: full-precision model in the hub's layout that all adapters were trained for.
         adapters: PEFT folders by name.
         rows: held-out rows by adapter name; an adapter without any is compared on general texts.
+        recipes: YAML by adapter name, carried as adapters/NAME.yaml: how its prompts are rendered.
 
     Raises: ConfigError for a name that is no file name or taken; ModelError that lists everything the adapters hold and
         a branch cannot carry; FidelityError when an adapter answers otherwise than in torch.
@@ -80,6 +82,8 @@ def generate_adapter(
             on_progress("building the graph")
             _build_base(base_folder, Path(work) / "fp32", stage, options.precision)
         _carry(loaded, stage)
+        for name, recipe in recipes.items():
+            (stage / FOLDER / f"{name}.yaml").write_text(recipe, encoding="utf-8")
         figures = dict(before)
         for name, folder in adapters.items():
             on_progress(f"adapter {name}")
