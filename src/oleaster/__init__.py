@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from oleaster.core.errors import OleasterError, UserError
     from oleaster.core.run import Run
     from oleaster.inference.predictor import Completion, Sampling
-    from oleaster.pipeline import evaluate, finetune, load, plan
+    from oleaster.pipeline import auto_opt, evaluate, finetune, generate_adapter, load, plan, verify
 
     __version__: str
 
@@ -31,13 +31,16 @@ __all__ = [
     "Sampling",
     "UserError",
     "__version__",
+    "auto_opt",
     "evaluate",
     "finetune",
+    "generate_adapter",
     "load",
     "load_config",
     "plan",
     "replace",
     "save_config",
+    "verify",
 ]
 
 _HOMES = {
@@ -47,13 +50,16 @@ _HOMES = {
     "Run": "core.run",
     "Sampling": "inference.predictor",
     "UserError": "core.errors",
+    "auto_opt": "pipeline",
     "evaluate": "pipeline",
     "finetune": "pipeline",
+    "generate_adapter": "pipeline",
     "load": "pipeline",
     "load_config": "config.load",
     "plan": "pipeline",
     "replace": "config.load",
     "save_config": "config.load",
+    "verify": "pipeline",
 }
 
 

@@ -9,13 +9,19 @@ from oleaster.config.flags import ALIASES, Flag, select
 from oleaster.config.rules import ALWAYS
 from oleaster.core.errors import ConfigError
 
+OUTPUT = Flag(
+    "output_path",
+    "Folder of the artifact; one that is there is replaced.",
+    "path",
+    short="o",
+    aliases=tuple(alias for alias, name in ALIASES.items() if name == "output_path"),
+)
 SETTINGS = ("max_new_tokens", "num_threads", "trust_remote_code", "seed", "log_level", "plugins")
 SHIPPING_TITLES = {**TITLES, "": "other", "data": "rows that it is held to", "training": "speed"}
 
 
 def command() -> Command:
     """What `auto-opt` takes."""
-    aliases = tuple(alias for alias, name in ALIASES.items() if name == "output_path")
     return Command(
         name="auto-opt",
         summary=(
@@ -31,13 +37,7 @@ def command() -> Command:
         own=(
             MODEL,
             Flag("adapter_path", "PEFT adapter that is merged in. [that of the run]", "path"),
-            Flag(
-                "output_path",
-                "Folder of the artifact; one that is there is replaced.",
-                "path",
-                short="o",
-                aliases=aliases,
-            ),
+            OUTPUT,
         ),
         settings=tuple(select(["export", "data"], SETTINGS)),
         titles=SHIPPING_TITLES,

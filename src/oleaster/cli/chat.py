@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from oleaster.cli.evaluate import MODEL
+from oleaster.cli.evaluate import ADAPTER, MODEL
 from oleaster.cli.generate import SAMPLING, SETTINGS, model_settings, write_piece
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import select
@@ -19,7 +19,7 @@ def command() -> Command:
         usage=("oleaster chat RUN_OR_MODEL [flags]",),
         run=run,
         words=(MODEL,),
-        own=(MODEL, *SAMPLING),
+        own=(MODEL, ADAPTER, *SAMPLING),
         settings=tuple(select((), SETTINGS)),
         titles={"": "other", "model": "base model", "data": "prompt", "training": "speed", "evaluation": "answer"},
     )
@@ -31,7 +31,7 @@ def run(given: Given) -> int:
 
     from oleaster import pipeline
 
-    assistant = pipeline.load(given.own["model_path"], config)
+    assistant = pipeline.load(given.own["model_path"], config, given.own["adapter"])
     if sys.stdin.isatty():
         import readline  # noqa: F401  importing it gives input() a history and line editing
 

@@ -18,6 +18,8 @@ MODEL = Flag(
     aliases=("model", "model_name_or_path"),
 )
 
+ADAPTER = Flag("adapter", "Name of the adapter that answers, in an artifact that carries several.")
+
 
 def command() -> Command:
     """What `evaluate` takes."""
@@ -33,6 +35,7 @@ def command() -> Command:
         words=(MODEL,),
         own=(
             MODEL,
+            ADAPTER,
             Flag("config", "Recipe that names the rows. [the run's own]", "path"),
             Flag("base", "Score the base model beside the tuned one.", "switch", True),
             Flag(
@@ -61,13 +64,13 @@ def run(given: Given) -> int:
             remedy = f"{given.command} -d rows.jsonl"
             yield Problem("", f"not given: the rows (--data_name or --data_files); {path} has no recipe", remedy)
 
-    config = config_for(given, given.own["config"] or recipe_of(path), (*ALWAYS, has_rows))
+    config = config_for(given, given.own["config"] or recipe_of(path, given.own["adapter"]), (*ALWAYS, has_rows))
 
     from rich.console import Console
 
     from oleaster import pipeline
     from oleaster.cli.tables import print_reports
 
-    reports = pipeline.evaluate(path, config, given.own["base"], given.own["output"])
+    reports = pipeline.evaluate(path, config, given.own["base"], given.own["output"], given.own["adapter"])
     print_reports(Console(), reports)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from oleaster.cli.evaluate import MODEL
+from oleaster.cli.evaluate import ADAPTER, MODEL
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, select
 from oleaster.config.rules import ALWAYS
@@ -33,7 +33,7 @@ def command() -> Command:
         usage=("oleaster generate RUN_OR_MODEL PROMPT [flags]", "oleaster generate RUN_OR_MODEL < prompt.txt"),
         run=run,
         words=(MODEL, PROMPT),
-        own=(MODEL, PROMPT, *SAMPLING),
+        own=(MODEL, PROMPT, ADAPTER, *SAMPLING),
         settings=tuple(select((), SETTINGS)),
         titles={"": "other", "model": "base model", "data": "prompt", "training": "speed", "evaluation": "answer"},
     )
@@ -50,7 +50,7 @@ def run(given: Given) -> int:
 
     from oleaster import pipeline
 
-    assistant = pipeline.load(given.own["model_path"], config)
+    assistant = pipeline.load(given.own["model_path"], config, given.own["adapter"])
     assistant.answer(prompt, sampling, on_text=write_piece)
     print()
     return 0
@@ -67,7 +67,7 @@ def model_settings(given: Given) -> tuple[Config, Sampling]:
         raise ConfigError("not given: the run or model", remedy=f"{given.command} runs/first")
     if own["temperature"] < 0 or not 0 < own["top_p"] <= 1 or own["top_k"] < 0:
         raise ConfigError("temperature >= 0, top_k >= 0 and 0 < top_p <= 1 must hold", where="sampling")
-    config = config_for(given, recipe_of(path), ALWAYS)
+    config = config_for(given, recipe_of(path, own["adapter"]), ALWAYS)
     sampling = Sampling(
         max_new_tokens=config.evaluation.max_new_tokens,
         temperature=own["temperature"],

@@ -53,7 +53,7 @@ def shown_ladder(console: Console) -> Iterator[Callable[[str | Figures | Candida
 
 def print_artifact(artifact: Artifact) -> None:
     """What was made, and what to do with it."""
-    made = f"{artifact.folder} ({artifact.precision}, {artifact.size_mb:.0f} MB, {artifact.fidelity['seconds']:.0f} s)"
+    made = f"{artifact.folder} ({artifact.precision}, {artifact.size_mb:.1f} MB)"
     print_pairs([("artifact", made), ("figures", str(artifact.folder / "manifest.json"))], "made")
     print(f"next: oleaster chat {artifact.folder}, oleaster verify {artifact.folder}")
 
@@ -66,12 +66,12 @@ def rung_line(figures: Figures) -> str:
 
 
 def ladder_table(climbed: Sequence[Figures]) -> Table:
-    """A row per form of the model; differences are against the first."""
-    table = Table(box=None, pad_edge=False, title=f"fidelity ladder, {climbed[0].rows} rows", title_justify="left")
-    table.add_column("rung")
-    for name in ("prompt ids", "logit diff.", "KL", "top-1", "exact match", "ends by itself"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    """A row per form of the model; differences are against the first. Fits into 80 columns."""
+    rows = climbed[0].rows
+    table = Table(box=None, pad_edge=False, title=f"fidelity ladder, {rows} rows, shares in %", title_justify="left")
+    table.add_column("rung", no_wrap=True)
+    for name in ("ids", "logits", "KL", "top-1", "exact match [95 %]", "ends", ""):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for figures in climbed:
         table.add_row(
             figures.rung,
@@ -83,6 +83,11 @@ def ladder_table(climbed: Sequence[Figures]) -> Table:
             _percent(figures.natural_stop),
             "holds" if figures.fault is None else "lost",
         )
+    table.caption = (
+        "ids: prompts that its own tokenizer makes the same; logits: largest difference; KL: nats per token;\n"
+        "ends: answers that end by themselves"
+    )
+    table.caption_justify = "left"
     return table
 
 
@@ -90,14 +95,14 @@ def choice_table(tried: Sequence[Candidate]) -> Table:
     """A row per precision that was made, smallest first."""
     table = Table(box=None, pad_edge=False, title="precision, smallest first", title_justify="left")
     table.add_column("precision")
-    for name in ("MB", "memory MB", "KL", "exact match"):
+    for name in ("MB", "memory MB", "KL", "exact match %"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for line in tried:
         figures = line.figures
         table.add_row(
             line.precision,
-            f"{line.size_mb:.0f}",
+            f"{line.size_mb:.1f}",
             f"{line.memory_mb:.0f}",
             _NONE if figures.kl is None else f"{figures.kl:.2g}",
             _percent(figures.exact_match),
@@ -107,11 +112,11 @@ def choice_table(tried: Sequence[Candidate]) -> Table:
 
 
 def _share(name: str, value: float | None) -> str:
-    return "" if value is None else f"{name} {_percent(value)}"
+    return "" if value is None else f"{name} {_percent(value)} %"
 
 
 def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{100 * value:.1f} %"
+    return _NONE if value is None else f"{100 * value:.1f}"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:

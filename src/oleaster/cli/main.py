@@ -19,13 +19,20 @@ COMMANDS: dict[str, str] = {
     "generate": "Answer one prompt",
     "chat": "Talk to a model or run",
     "auto-opt": "Export a model or run for ONNX Runtime, and prove that it answers the same (alias: optimize)",
+    "generate-adapter": "Export one base model that carries several adapters",
     "verify": "Prove it again for an artifact that exists",
     "doctor": "Say what this machine and this installation can do",
     "version": "Print the version",
 }
 """Command -> what it does; the module of the same name (`auto_opt`) in this room defines `command()`."""
 
-_OTHER_NAMES = {"optimize": "auto-opt", "auto_opt": "auto-opt", "-V": "version", "--version": "version"}
+_OTHER_NAMES = {
+    "optimize": "auto-opt",
+    "auto_opt": "auto-opt",
+    "generate_adapter": "generate-adapter",
+    "-V": "version",
+    "--version": "version",
+}
 
 _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",

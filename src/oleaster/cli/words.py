@@ -157,7 +157,7 @@ def _given(command: Command, words: Sequence[str], values: Mapping[str, list[str
             settings[name] = None if text == "null" else text
             continue
         try:
-            own[name] = _typed(flag, texts[-1])
+            own[name] = _typed(flag, text if flag.kind == "list" else texts[-1])
         except ValueError:
             problems.append(ConfigError(f"'{text}' is no {flag.kind}", where=f"--{name}", remedy=flag.help))
     collect(problems)
@@ -169,6 +169,8 @@ def _typed(flag: Flag, word: str) -> Any:
         if word.lower() not in _SWITCH_WORDS:
             raise ValueError(word)
         return _SWITCH_WORDS[word.lower()]
+    if flag.kind == "list":
+        return [part.strip() for part in word.split(",") if part.strip()]
     types: dict[str, Callable[[str], Any]] = {"integer": int, "number": float, "path": Path}
     return types.get(flag.kind, str)(word)
 

@@ -5,6 +5,7 @@
     load(path)                       Run, model or artifact -> answers                        answering.py
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
+    generate_adapter(paths, ...)     Runs -> one Artifact that switches between their tasks   shipping.py
 
 Each function takes the typed `Config` and calls one room after the other; the rooms are imported inside, so that
 `--help` stays quick and an artifact answers on a machine without torch.
@@ -12,7 +13,18 @@ Each function takes the typed `Config` and calls one room after the other; the r
 
 from oleaster.pipeline.answering import Assistant, load
 from oleaster.pipeline.scoring import evaluate
-from oleaster.pipeline.shipping import auto_opt, verify
+from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
 from oleaster.pipeline.tuning import Preview, finetune, get_ready, plan
 
-__all__ = ["Assistant", "Preview", "auto_opt", "evaluate", "finetune", "get_ready", "load", "plan", "verify"]
+__all__ = [
+    "Assistant",
+    "Preview",
+    "auto_opt",
+    "evaluate",
+    "finetune",
+    "generate_adapter",
+    "get_ready",
+    "load",
+    "plan",
+    "verify",
+]

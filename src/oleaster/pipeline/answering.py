@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
-from oleaster.pipeline.loading import load_tuned, recipe_of, use_threads
+from oleaster.pipeline.loading import load_tuned, recipe_of, refuse_adapter, use_threads
 
 if TYPE_CHECKING:
     from oleaster.data.papers import Message
@@ -60,21 +60,23 @@ def _stream(tokenizer: Any, on_text: Callable[[str], None]) -> Callable[[int, in
     return on_token
 
 
-def load(path: Path | str, config: Config = Config()) -> Assistant:
+def load(path: Path | str, config: Config = Config(), adapter: str | None = None) -> Assistant:
     """A run, model folder, hub id, .gguf file or artifact, ready to answer.
 
     Args:
         config: for what the recipe of a run or artifact does not decide (threads, number type, sampling length).
+        adapter: name of one that an artifact of `generate_adapter` carries; None: its base answers.
     """
-    recipe = recipe_of(path)
+    recipe = recipe_of(path, adapter)
     if recipe is not None:
         config = _with_recipe(recipe, config)
     if Artifact.is_artifact(Path(path)):
         from oleaster.inference.onnx_predictor import OnnxPredictor
         from oleaster.models.tokenizer import load_tokenizer
 
-        predictor = OnnxPredictor(Path(path), threads=config.training.num_threads)
+        predictor = OnnxPredictor(Path(path), adapter, threads=config.training.num_threads)
         return Assistant(predictor, load_tokenizer(Path(path)), config)
+    refuse_adapter(path, adapter)
     from oleaster.inference.torch_predictor import TorchPredictor
 
     use_threads(config)

@@ -67,12 +67,19 @@ def run_of(path: Path | str) -> Run | None:
     return Run(folder) if Run.is_run(folder) else None
 
 
-def recipe_of(path: Path | str) -> Path | None:
-    """The recipe of the run that `path` belongs to, or the one that an artifact carries."""
+def recipe_of(path: Path | str, adapter: str | None = None) -> Path | None:
+    """The recipe of the run that `path` belongs to, or the one that an artifact (or an adapter in it) carries."""
     if (run := run_of(path)) is not None:
         return run.recipe
-    carried = Path(path) / RECIPE_NAME
+    carried = Path(path) / (f"adapters/{adapter}.yaml" if adapter else RECIPE_NAME)
     return carried if Artifact.is_artifact(Path(path)) and carried.is_file() else None
+
+
+def refuse_adapter(path: Path | str, adapter: str | None) -> None:
+    """Raises: ConfigError when an adapter is named beside something that carries none."""
+    if adapter is not None:
+        message = f"{path} is no exported base with adapters"
+        raise ConfigError(message, where="--adapter", remedy="oleaster generate-adapter makes one; a run has its own")
 
 
 def load_tuned(path: Path | str, config: Config) -> LoadedModel:

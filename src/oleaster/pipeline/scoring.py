@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, DataError
-from oleaster.pipeline.loading import attach, load_part, parts, recipe_of, run_of, use_threads
+from oleaster.pipeline.loading import attach, load_part, parts, recipe_of, refuse_adapter, run_of, use_threads
 from oleaster.pipeline.rows import rows_to_ask
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from oleaster.inference.predictor import Predictor
 
 
-def evaluate(path: Path | str, config: Config, base: bool = True, output: Path | None = None) -> list[Report]:
+def evaluate(
+    path: Path | str, config: Config, base: bool = True, output: Path | None = None, adapter: str | None = None
+) -> list[Report]:
     """Score a run, model or artifact on rows; a run also against its base.
 
     The rows are those that `config.data` names; where the recipe of the run or artifact names the same, those that
@@ -26,6 +28,7 @@ def evaluate(path: Path | str, config: Config, base: bool = True, output: Path |
     Args:
         base: score the base as well, first.
         output: folder for the reports and predictions; default: `predictions` of a run.
+        adapter: name of one that an artifact of `generate_adapter` carries.
     """
     from oleaster.core.artifact import Artifact
     from oleaster.core.plugins import load_plugins
@@ -45,19 +48,20 @@ def evaluate(path: Path | str, config: Config, base: bool = True, output: Path |
         from oleaster.models.tokenizer import load_tokenizer
 
         if config.evaluation.answer_with == "labels":
-            raise ConfigError("an artifact answers with any text", where="answer_with", remedy="leave it out here")
-        examples, encoded, choices = _rows_to_score(config, load_tokenizer(Path(path)), path)
-        predictor = OnnxPredictor(Path(path), threads=config.training.num_threads)
+            raise ConfigError("an artifact answers with any text", where="answer_with", remedy="--answer_with text")
+        examples, encoded, choices = _rows_to_score(config, load_tokenizer(Path(path)), recipe_of(path, adapter))
+        predictor = OnnxPredictor(Path(path), adapter, threads=config.training.num_threads)
         return [scored(predictor, "artifact")]
+    refuse_adapter(path, adapter)
     from oleaster.inference.torch_predictor import TorchPredictor
 
     use_threads(config)
-    source, adapter = parts(path, config)
+    source, trained = parts(path, config)
     loaded = load_part(source, config)
-    examples, encoded, choices = _rows_to_score(config, loaded.tokenizer, path)
-    reports = [scored(TorchPredictor(loaded, "base"), "base")] if adapter is None or base else []
-    if adapter is not None:
-        attach(loaded, adapter)
+    examples, encoded, choices = _rows_to_score(config, loaded.tokenizer, recipe_of(path))
+    reports = [scored(TorchPredictor(loaded, "base"), "base")] if trained is None or base else []
+    if trained is not None:
+        attach(loaded, trained)
         reports.append(scored(TorchPredictor(loaded, "tuned"), "tuned"))
     return reports
 
@@ -68,18 +72,17 @@ MOST_LABELS = 1000
 
 
 def _rows_to_score(
-    config: Config, tokenizer: Any, path: Path | str
+    config: Config, tokenizer: Any, found: Path | None
 ) -> tuple[Sequence[Example], list[Encoded], Choices]:
     """Rows to ask, as they are and as token ids, and the answers there may be (none: any)."""
     from oleaster.config.load import load_config
     from oleaster.data.encode import encode
 
-    found = recipe_of(path)
     recipe = load_config(found) if found else None
     examples, _ = rows_to_ask(config, recipe)
     if not examples:
         remedy = "name rows: -d test.jsonl"
-        raise DataError("no rows were held out in training", where=str(path), remedy=remedy)
+        raise DataError("no rows were held out in training", where=str(found), remedy=remedy)
     encoded = encode(examples, tokenizer, config.data, every_turn=False)[0]
     return examples, encoded, _labels(recipe, tokenizer) if config.evaluation.answer_with == "labels" else ()
 

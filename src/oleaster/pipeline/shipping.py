@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from oleaster.config.load import load_config, recipe_text
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
-from oleaster.core.errors import ConfigError, DataError
+from oleaster.core.errors import ConfigError, DataError, UserError, collect
 from oleaster.core.run import Run
 from oleaster.pipeline.loading import parts, recipe_of, run_of, use_threads
 from oleaster.pipeline.rows import names_rows, rows_to_ask
@@ -123,6 +123,89 @@ def verify(
     )
 
 
+def generate_adapter(
+    adapters: Sequence[Path],
+    config: Config,
+    output: Path,
+    base: Path | str | None = None,
+    on_progress: Progress = lambda _: None,
+) -> Artifact:
+    """Export one base that carries several adapters, each chosen per request; `output` may hold such a base already.
+
+    Args:
+        adapters: runs, or PEFT folders; each is called after its run's `task_name`, else its folder.
+        config: `export` and what concerns this machine; rows and templates come from the adapters' own runs.
+        base: the model they were trained on; default: that of the first run.
+
+    Raises:
+        UserError: before any work: adapters that were not trained on this base or hold what a branch cannot carry.
+        FidelityError: an adapter answers otherwise than in torch. `output` is as it was.
+    """
+    from oleaster.exporting.options import check_hardware
+    from oleaster.exporting.shared_base import Tasks
+    from oleaster.exporting.shared_base import generate_adapter as share
+
+    check_hardware(config.export)
+    use_threads(config)
+    named = _named_adapters(adapters)
+    runs = {name: run for name, folder in named.items() if (run := run_of(folder)) is not None}
+    source = base or next((run.model for run in runs.values()), None)
+    if source is None:
+        raise ConfigError(
+            "not given: the base model", where="--base_model_path", remedy="the model they were trained on"
+        )
+    found, tokenizer = _base(str(source), config)
+    collect([problem for name, run in runs.items() for problem in _other_base(name, run, found)])
+    tasks, recipes = {}, {}
+    for name, run in runs.items():
+        recipe = load_config(run.recipe)
+        own = recipe.model_copy(update={"export": config.export})
+        rows = _held_rows(own, recipe, tokenizer)
+        tasks[name] = Tasks(rows.encoded, rows.examples, recipe.data.system_prompt)
+        recipes[name] = recipe_text(_carried(own, recipe))
+    precision = "int8" if config.export.precision == "auto" else config.export.precision
+    options = config.export.model_copy(update={"precision": precision})
+    return share(
+        found.folder,
+        named,
+        output,
+        options,
+        rows=tasks,
+        recipes=recipes,
+        base_source=found.source,
+        base_revision=found.revision,
+        on_progress=on_progress,
+    )
+
+
+def _named_adapters(folders: Sequence[Path]) -> dict[str, Path]:
+    """Name -> PEFT folder. Raises: ConfigError for a folder without an adapter, or two of one name."""
+    named: dict[str, Path] = {}
+    problems: list[UserError] = []
+    for folder in folders:
+        run = run_of(folder)
+        place = run.adapter if run else folder
+        name = (load_config(run.recipe).task_name or run.folder.name) if run else folder.name
+        if not (place / "adapter_config.json").is_file():
+            problems.append(
+                ConfigError("no adapter lies here", where=str(folder), remedy="name a run or a PEFT folder")
+            )
+        elif name in named:
+            remedy = "train with another --task_name, or rename a folder"
+            problems.append(ConfigError(f"two adapters are called '{name}'", where=str(folder), remedy=remedy))
+        named.setdefault(name, place)
+    collect(problems)
+    return named
+
+
+def _other_base(name: str, run: Run, base: ModelFolder) -> Iterator[UserError]:
+    """A problem when the run was trained on other weights, as far as both are known by their hash."""
+    trained_on = run.summary["base_revision"] if run.is_done else ""
+    if trained_on.startswith("sha256:") and base.revision.startswith("sha256:") and trained_on != base.revision:
+        message = f"the adapter '{name}' was trained on {run.summary['base']} ({trained_on}), not on this base"
+        yield ConfigError(message, where="--base_model_path", remedy=f"--base_model_path {run.model}")
+
+
 @dataclass(frozen=True)
 class HeldRows:
     """Rows that a model is held to, in an order that is not the file's, which may be sorted."""
@@ -170,9 +253,13 @@ def _origin(base: ModelFolder, run: Run | None) -> tuple[str, str, str | None]:
 
 
 def _carried(config: Config, recipe: Config | None) -> Config:
-    """The recipe that goes with the artifact: the run's, with the settings of this export."""
-    given = {"export": config.export, "evaluation": config.evaluation}
-    return recipe.model_copy(update=given) if recipe else config
+    """The recipe that goes with the artifact: the run's, with the settings of this export.
+
+    How loud libraries were, and that answers were chosen from labels, is nothing that an artifact goes on with.
+    """
+    evaluation = config.evaluation.model_copy(update={"answer_with": "text"})
+    given = {"export": config.export, "evaluation": evaluation, "log_level": Config().log_level}
+    return (recipe or config).model_copy(update=given)
 
 
 def _tuned(artifact: Artifact, run: Path | None, recipe: Config | None, config: Config) -> Tuned | None:
