@@ -13,11 +13,11 @@ the very same token ids and targets, in turns (ours, theirs, ours, ...), so that
 - GEMM share: the time that the matrix products a step needs (frozen weights forward and towards the input, head at the
   targets only) would take at the best rate measured here for that number type, over the time of the step.
 
---quick measures bfloat16 with padding only, and at batch 64 runs theirs on 16 of the 64 rows, padded to the longest
-of the 64, and multiplies by 4 (the large logits make a true batch of 64 slower than that, so it flatters theirs).
+--quick measures bfloat16 with padding only, and at batch 64 runs theirs on 8 of the 64 rows, padded to the longest of
+the 64, and multiplies by 8 (the large logits make a true batch of 64 slower than that, so it flatters theirs).
 
 Ends with one JSON line: ratio_b16, ratio_b64 (against bfloat16 with padding, no system prompt), gemm_share_b64, peak_mb
-(of a process of its own at batch 64) and rows_s_* figures.
+(of a process of its own at batch 16, the default; peak_mb_b64 at batch 64) and the rows a second of each side.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -55,6 +54,7 @@ from oleaster.models.source import resolve
 from oleaster.models.tokenizer import load_tokenizer
 from oleaster.training.losses import cross_entropy
 from oleaster.training.optimizers import make_optimizer
+from oleaster.training.resources import peak_memory_mb
 
 CLINC = Path(__file__).resolve().parents[2] / "shared/data/classification_clinc150/train.jsonl"
 SYSTEM = (
@@ -63,7 +63,9 @@ SYSTEM = (
 )
 POOL_BATCHES = 50
 """Trainer's length grouping sorts within pools of this many batches."""
-QUICK_SECONDS = {16: 26.0, 64: 44.0}
+QUICK_ROWS = 8
+"""So many rows of a batch of 64 theirs is run on with --quick."""
+QUICK_SECONDS = {16: 20.0, 64: 36.0}
 """After this, --quick starts no further round at that batch size (a machine under load gets fewer than 3)."""
 begun = time.perf_counter()
 
@@ -77,16 +79,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--olive_python", type=Path, help="Python of an environment with olive-ai")
-    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)  # only ours, at this batch size; prints its peak
+    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)  # only ours; prints its peaks
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     folder = resolve(ModelConfig(model_name_or_path=given.model)).folder
     if given.peak:
-        print_peak(folder, given.data, given.peak)
+        print_peaks(folder, given.data)
         return
     rows = {False: clinc_rows(folder, given.data, None)}
     ours = Ours(folder)
-    print(f"ours: {ours.dtype} ({ours.why}); {given.threads} threads; rows: {given.data}")
+    print(f"ours: {ours.dtype} ({ours.why}); {given.threads} threads")
+    print(f"best GEMM rate in that type: {ours.gemm_rate / 1e9:.0f} GFLOP/s; rows: {given.data}")
     figures: dict[str, float] = {}
     if given.quick:
         theirs = {"bf16": Theirs(folder, bf16=True)}
@@ -99,10 +102,9 @@ def main() -> None:
             for system in (False, True):
                 name = f"b{size}_system" if system else f"b{size}"
                 compare(figures, name, size, rows[system], ours, theirs, given.rounds, quick=False)
-    figures["gemm_share_b64"] = ours.gemm_share(rows[False], 64)
     del theirs
-    figures["peak_mb"] = peak_in_a_process_of_its_own(given)
-    print(f"share of the GEMM limit at batch 64: {figures['gemm_share_b64']:.0%}; peak memory: {figures['peak_mb']} MB")
+    figures["peak_mb"], figures["peak_mb_b64"] = peaks_in_a_process_of_its_own(given)
+    print(f"peak memory of ours: {figures['peak_mb']} MB at batch 16, {figures['peak_mb_b64']} MB at batch 64")
     if given.olive_python:
         figures["rows_s_olive_b16"] = olive_rows_per_second(given.olive_python, folder, given.data)
         print(f"olive finetune, batch 16: {figures['rows_s_olive_b16']:.1f} rows/s")
@@ -117,15 +119,18 @@ def compare(figures: dict[str, float], name: str, size: int, rows: Sequence[Enco
     kinds: dict[str, Callable[[Sequence[Encoded], int], float]] = {"ours": lambda batch, _: ours.seconds(batch)}
     for kind, trainer in theirs.items():
         if quick and size > 16:
-            kinds[kind] = lambda batch, _, t=trainer: size / 16 * t.seconds(batch[:16], longest(batch))
+            kinds[kind] = lambda batch, _, t=trainer: size / QUICK_ROWS * t.seconds(batch[:QUICK_ROWS], longest(batch))
         else:
             kinds[kind] = lambda batch, _, t=trainer: t.seconds(batch)
             if not quick:
                 kinds[f"{kind}_grouped"] = lambda _, i, t=trainer: t.seconds(grouped(rows, size, i, rounds))
     taken: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for kind, measure in kinds.items():
-        if kind == "ours" or not (quick and size > 16):  # theirs is warm from batch 16: it runs on 16 rows again
-            measure(rows[:size], 0)  # allocator, oneDNN's compiled products
+    shares: list[float] = []
+    for kind, measure in kinds.items():  # allocator, threads, oneDNN's compiled products
+        if kind == "ours" or not quick:
+            measure(rows[:size], 0)
+        elif size == 16:
+            measure(rows[:2], 0)
     for i in range(rounds):
         if quick and taken["ours"] and time.perf_counter() - begun > QUICK_SECONDS[size]:
             print(f"{name}: {i} of {rounds} rounds, for the time")
@@ -133,15 +138,21 @@ def compare(figures: dict[str, float], name: str, size: int, rows: Sequence[Enco
         batch = rows[(i + 1) * size : (i + 2) * size]
         for kind, measure in kinds.items():
             taken[kind].append(measure(batch, i))
+        shares.append(ours.needed_flops(pack(batch)) / ours.gemm_rate / taken["ours"][-1])
     for kind, seconds in taken.items():
         # grouped batches differ in length by design: their mean is the speed; else noise is what the median removes
         middle = statistics.mean(seconds) if kind.endswith("grouped") else statistics.median(seconds)
         figures[f"rows_s_{kind}_{name}"] = size / middle
-        scaled = " (16 of the 64 rows, times 4)" if quick and size > 16 and kind != "ours" else ""
+        scaled = (
+            f" ({QUICK_ROWS} of the rows, times {size // QUICK_ROWS})" if quick and size > 16 and kind != "ours" else ""
+        )
         spread = " ".join(f"{s:.2f}" for s in seconds)
         print(f"{name:<11} {kind:<13} {size / middle:7.1f} rows/s   seconds a step: {spread}{scaled}", flush=True)
     figures[f"ratio_{name}"] = figures[f"rows_s_ours_{name}"] / figures[f"rows_s_bf16_{name}"]
-    print(f"{name:<11} ours / bf16 padded = {figures[f'ratio_{name}']:.2f}")
+    figures[f"gemm_share_{name}"] = statistics.median(shares)
+    print(
+        f"{name:<11} ours / bf16 padded = {figures[f'ratio_{name}']:.2f}; {statistics.median(shares):.0%} of the limit"
+    )
 
 
 def clinc_rows(folder: Path, data: Path, system: str | None) -> list[Encoded]:
@@ -187,6 +198,7 @@ class Ours:
         self.parameters = trainable_parameters(self.model)
         self.optimizer = make_optimizer(self.parameters.items(), Config().training)
         self.model.train()
+        self.gemm_rate = best_gemm_rate(self.dtype)
 
     def seconds(self, rows: Sequence[Encoded]) -> float:
         """Of one step, packing included."""
@@ -198,16 +210,6 @@ class Ours:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return time.perf_counter() - start
-
-    def gemm_share(self, rows: Sequence[Encoded], size: int) -> float:
-        """Median over five batches of (time at the best GEMM rate) / (time of the step)."""
-        rate = best_gemm_rate(self.dtype)
-        print(f"best GEMM rate in {self.dtype}: {rate / 1e9:.0f} GFLOP/s")
-        shares = []
-        for i in range(5):
-            part = rows[(i + 1) * size : (i + 2) * size]
-            shares.append(self.needed_flops(pack(part)) / rate / self.seconds(part))
-        return statistics.median(shares)
 
     def needed_flops(self, batch: Batch) -> float:
         """Two operations a weight and token forward, two towards the input; no padding, nothing computed twice.
@@ -306,19 +308,21 @@ def padded(row: Encoded, width: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def print_peak(folder: Path, data: Path, size: int) -> None:
-    """Three steps, then the peak of this process in MiB."""
+def print_peaks(folder: Path, data: Path) -> None:
+    """Two steps at batch 16, two at batch 64; the peak of this process in MiB after each."""
     rows, ours = clinc_rows(folder, data, None), Ours(folder)
-    for i in range(3):
-        ours.seconds(rows[i * size : (i + 1) * size])
-    print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    for size in (16, 64):
+        for i in range(2):
+            ours.seconds(rows[i * size : (i + 1) * size])
+        print(round(peak_memory_mb()))
 
 
-def peak_in_a_process_of_its_own(given: argparse.Namespace) -> int:
-    """MiB: start, encoding, three steps at batch 64."""
-    words = ["--peak", "64", "--model", given.model, "--data", str(given.data), "--threads", str(given.threads)]
+def peaks_in_a_process_of_its_own(given: argparse.Namespace) -> tuple[int, int]:
+    """MiB: start, encoding and steps at batch 16; the same and steps at batch 64."""
+    words = ["--peak", "--model", given.model, "--data", str(given.data), "--threads", str(given.threads)]
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
+    small, large = map(int, done.stdout.split()[-2:])
+    return small, large
 
 
 def olive_rows_per_second(python: Path, folder: Path, data: Path) -> float:
