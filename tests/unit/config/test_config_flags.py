@@ -38,7 +38,8 @@ def test_an_alias_means_a_flag_and_hides_none() -> None:
 
 
 def test_select_takes_sections_then_names() -> None:
-    assert [flag.name for flag in select(["evaluation"], ["seed"])] == ["max_new_tokens", "eval_max_samples", "seed"]
+    names = [flag.name for flag in select(["evaluation"], ["seed"])]
+    assert names == ["max_new_tokens", "eval_max_samples", "answer_with", "seed"]
 
 
 def test_schedules_are_those_of_transformers() -> None:
