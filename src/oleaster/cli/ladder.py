@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from oleaster.exporting.ladder import Figures
 
 _NONE = "-"
+_LEGEND = """\
+ids: prompts that the runtime's own tokenizer makes the same; logits: largest
+difference; KL: nats per token; ends: answers that end by themselves"""
 
 
 @contextmanager
@@ -25,16 +29,18 @@ def shown_ladder(console: Console) -> Iterator[Callable[[str | Figures | Candida
     """A function that shows each event with the seconds since the start; the tables follow, whatever ends the block."""
     from oleaster.exporting.export import Candidate
 
-    climbed: list[Figures] = []
+    ladders: dict[str, list[Figures]] = {}
     tried: list[Candidate] = []
     began = time.monotonic()
 
     def on_progress(event: str | Figures | Candidate) -> None:
+        if isinstance(event, str) and event.startswith("adapter "):
+            ladders[event] = []  # each adapter climbs a ladder of its own
         if isinstance(event, Candidate):
             tried.append(event)
         figures = event.figures if isinstance(event, Candidate) else event
         if not isinstance(figures, str):
-            climbed.append(figures)
+            ladders.setdefault(next(reversed(ladders), ""), []).append(figures)
             figures = rung_line(figures)
         line = f"{time.monotonic() - began:6.1f} s  {figures}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -42,9 +48,12 @@ def shown_ladder(console: Console) -> Iterator[Callable[[str | Figures | Candida
     try:
         yield on_progress
     finally:
-        if climbed:
-            console.print()
-            console.print(ladder_table(climbed), markup=False)
+        for title, climbed in ladders.items():
+            if climbed:
+                console.print()
+                console.print(ladder_table(climbed, title), markup=False)
+        if ladders:
+            console.print(_LEGEND, markup=False, highlight=False)
         if tried:
             console.print()
             console.print(choice_table(tried), markup=False)
@@ -55,7 +64,8 @@ def print_artifact(artifact: Artifact) -> None:
     """What was made, and what to do with it."""
     made = f"{artifact.folder} ({artifact.precision}, {artifact.size_mb:.1f} MB)"
     print_pairs([("artifact", made), ("figures", str(artifact.folder / "manifest.json"))], "made")
-    print(f"next: oleaster chat {artifact.folder}, oleaster verify {artifact.folder}")
+    first = next((f" --adapter {Path(f.path).stem}" for f in artifact.files if f.path.endswith(".onnx_adapter")), "")
+    print(f"next: oleaster chat {artifact.folder}{first}, oleaster verify {artifact.folder}{first}")
 
 
 def rung_line(figures: Figures) -> str:
@@ -65,10 +75,10 @@ def rung_line(figures: Figures) -> str:
     return ", ".join([f"rung {figures.rung}: {said}", *filter(None, parts)])
 
 
-def ladder_table(climbed: Sequence[Figures]) -> Table:
+def ladder_table(climbed: Sequence[Figures], what: str = "") -> Table:
     """A row per form of the model; differences are against the first. Fits into 80 columns."""
-    rows = climbed[0].rows
-    table = Table(box=None, pad_edge=False, title=f"fidelity ladder, {rows} rows, shares in %", title_justify="left")
+    title = ", ".join(filter(None, ["fidelity ladder", what, f"{climbed[0].rows} rows, shares in %"]))
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("rung", no_wrap=True)
     for name in ("ids", "logits", "KL", "top-1", "exact match [95 %]", "ends", ""):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
@@ -83,11 +93,6 @@ def ladder_table(climbed: Sequence[Figures]) -> Table:
             _percent(figures.natural_stop),
             "holds" if figures.fault is None else "lost",
         )
-    table.caption = (
-        "ids: prompts that its own tokenizer makes the same; logits: largest difference; KL: nats per token;\n"
-        "ends: answers that end by themselves"
-    )
-    table.caption_justify = "left"
     return table
 
 

@@ -141,6 +141,25 @@ def staged_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target` for what is made on the way to it; deleted when the block ends.
+
+    It lies on the same file system, and what a killed process leaves of it is swept like any unfinished write.
+    """
+    part = _temporary(target.with_name(f"{target.name}.work"), "tmp")
+    with storage_errors(target):
+        _make_folder(part.parent)
+        sweep(part.parent)
+        part.mkdir()
+        _in_work.add(part)
+        try:
+            yield part
+        finally:
+            _in_work.discard(part)
+            shutil.rmtree(part, ignore_errors=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Delete a folder so that a crash cannot leave a part of it under its name."""
     with storage_errors(folder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import FidelityError
+from oleaster.core.files import work_folder
 from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.calibrate import Row, calibrate
 from oleaster.exporting.footprint import loaded_mb
@@ -95,15 +95,14 @@ def export(
     ladder = Ladder(rows, references, Limits(options.max_drop, options.max_kl), max_new_tokens)
     calibration = (calibration or encoded[options.verify_rows :] or rows)[: options.calibration_rows]
     began = time.monotonic()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with Artifact.staged(output) as stage, tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as work:
+    with Artifact.staged(output) as stage, work_folder(output) as work:
         merged = model_folder
         if adapter_folder is not None:
             on_progress("merging the adapter into the float32 base")
-            merged = Path(work) / "merged"
+            merged = work / "merged"
             merge(model_folder, adapter_folder, merged)
         on_progress("building the graph")
-        graph = Path(work) / "fp32"
+        graph = work / "fp32"
         build_graph(merged, graph)
         finish_folder(merged, graph, [tokenizer.decode(row.prompt_ids) for row in rows])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,8 @@ class TorchModel:
         from oleaster.methods.lora import attach_saved
         from oleaster.models.loaded import LoadedModel
 
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of a second
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         if adapter_folder is not None:
             attach_saved(self.model, adapter_folder)
         tokenizer = load_tokenizer(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import MANIFEST, Artifact
 from oleaster.core.errors import ConfigError
-from oleaster.core.files import link_or_copy
+from oleaster.core.files import link_or_copy, work_folder
 from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.adapter_folder import LoraAdapter, read_lora
 from oleaster.exporting.adapters import FOLDER, SUFFIX, add_branches, place, read_sites, write_adapter_file
@@ -71,8 +70,7 @@ def generate_adapter(
     if bad := [name for name in adapters if not NAME.fullmatch(name)]:
         raise ConfigError(f"no name for an adapter: {bad[0]!r}", where="--task_name", remedy="letters, digits, . _ -")
     loaded = {name: read_lora(folder) for name, folder in adapters.items()}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with Artifact.staged(output) as stage, tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as work:
+    with Artifact.staged(output) as stage, work_folder(output) as work:
         before: dict[str, Any] = {}
         if Artifact.is_artifact(output):
             artifact = Artifact.open(output)
@@ -80,7 +78,7 @@ def generate_adapter(
             _take_over(artifact, stage)
         else:
             on_progress("building the graph")
-            _build_base(base_folder, Path(work) / "fp32", stage, options.precision)
+            _build_base(base_folder, work / "fp32", stage, options.precision)
         _carry(loaded, stage)
         for name, recipe in recipes.items():
             (stage / FOLDER / f"{name}.yaml").write_text(recipe, encoding="utf-8")

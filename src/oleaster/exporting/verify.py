@@ -32,6 +32,7 @@ def verify(
     examples: Sequence[Example],
     encoded: Sequence[Encoded],
     options: ExportConfig,
+    adapter: str | None = None,
     *,
     system_prompt: str | None = None,
     max_new_tokens: int = 64,
@@ -44,6 +45,7 @@ def verify(
             the runtime are checked, and the answers against the rows' own.
         examples: what the rows of `encoded` point to.
         encoded: rows; the first `options.verify_rows` climb.
+        adapter: the one that answers, in an artifact that carries several.
         on_progress: told of each rung's figures.
 
     Returns: one entry a rung.
@@ -60,8 +62,8 @@ def verify(
     references = [examples[row.example].target for row in rows]
     ladder = Ladder(rows, references, Limits(options.max_drop, options.max_kl), max_new_tokens)
     rungs = [] if tuned is None else [torch_rung(tuned.folder, tuned.adapter)]
-    rungs.append(quantised_rung(folder, contract.stop_ids, artifact.precision))
-    rungs.append(genai_rung(folder, examples, rows, load_tokenizer(folder), system_prompt))
+    rungs.append(quantised_rung(folder, contract.stop_ids, artifact.precision, adapter))
+    rungs.append(genai_rung(folder, examples, rows, load_tokenizer(folder), system_prompt, adapter))
     climbed = []
     for rung in rungs:
         figures = ladder.measure(rung)

@@ -83,7 +83,11 @@ def auto_opt(
 
 
 def verify(
-    path: Path | str, config: Config, run: Path | None = None, on_progress: Progress = lambda _: None
+    path: Path | str,
+    config: Config,
+    run: Path | None = None,
+    on_progress: Progress = lambda _: None,
+    adapter: str | None = None,
 ) -> list[Figures]:
     """Climb the fidelity ladder again with an artifact that exists.
 
@@ -91,6 +95,7 @@ def verify(
         config: the recipe that the artifact carries (`recipe_of`), with other rows or limits laid over it.
         run: the run it was exported from; default: where its recipe says, if that folder still holds it. Without a
             run the artifact is held against its own graph and the rows' answers.
+        adapter: the one that answers, in an artifact that carries several.
 
     Raises:
         ModelError: files of the artifact are missing or changed.
@@ -100,9 +105,9 @@ def verify(
     from oleaster.models.tokenizer import load_tokenizer
 
     artifact = Artifact.open(Path(path), verify=True)
-    carried = recipe_of(path)
+    carried = recipe_of(path, adapter)
     recipe = load_config(carried) if carried else None
-    tuned = _tuned(artifact, run, recipe, config)
+    tuned = _tuned(artifact, run, recipe, config, adapter)
     if tuned is None:
         on_progress("the run it was exported from is not at hand (--run): the first rung is the artifact's own graph")
     use_threads(config)
@@ -117,6 +122,7 @@ def verify(
         rows.examples,
         rows.encoded,
         config.export,
+        adapter,
         system_prompt=config.data.system_prompt,
         max_new_tokens=config.evaluation.max_new_tokens,
         on_progress=on_progress,
@@ -262,20 +268,22 @@ def _carried(config: Config, recipe: Config | None) -> Config:
     return (recipe or config).model_copy(update=given)
 
 
-def _tuned(artifact: Artifact, run: Path | None, recipe: Config | None, config: Config) -> Tuned | None:
-    """The model that `artifact` was made from, where it is at hand."""
+def _tuned(
+    artifact: Artifact, run: Path | None, recipe: Config | None, config: Config, adapter: str | None
+) -> Tuned | None:
+    """The model that `artifact` was made from, where it is at hand; of an adapter among several, its run."""
     from oleaster.exporting.verify import Tuned
 
     if run is None:
         guess = recipe.output_path if recipe else None
-        if guess is None or not Run.is_run(guess) or Run(guess).id != artifact.run_id:
+        if guess is None or not Run.is_run(guess) or (adapter is None and Run(guess).id != artifact.run_id):
             return None
         run = guess
-    elif (found := Run.open(run).id) != artifact.run_id:
+    elif adapter is None and (found := Run.open(run).id) != artifact.run_id:
         raise ConfigError(
             f"the artifact was exported from the run {artifact.run_id}, this is {found}",
             where=f"--run {run}",
             remedy="name the run it was exported from, or export this one: oleaster auto-opt",
         )
-    base, adapter = parts(run, config)
-    return Tuned(Path(base), adapter)
+    base, trained = parts(run, config)
+    return Tuned(Path(base), trained)

@@ -44,6 +44,12 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         (["evaluate", "no/run"], "not given: the rows"),
         (["generate"], "not given: the run or model"),
         (["generate", "x", "y", "--top_p", "3"], "0 < top_p <= 1 must hold"),
+        (["auto-opt"], "not given: the run or model to export\n  -> oleaster auto-opt runs/first"),
+        (["optimize", "runs/a"], "not given: the folder to write\n  -> oleaster auto-opt runs/a -o artifacts/first"),
+        (["auto-opt", "runs/a", "-o", "b", "--precision", "int5"], "--precision: 'int5' is none of auto, fp32"),
+        (["generate-adapter"], "not given: the adapters"),
+        (["verify"], "not given: the artifact"),
+        (["verify", "no/such"], "no/such: no such folder\n  -> export it again with `oleaster auto-opt`"),
         (["chat", "--temperature", "warm"], "--temperature: 'warm' is no number"),
     ],
 )

@@ -22,6 +22,7 @@ from oleaster.core.files import (
     staged_folder,
     storage_errors,
     sweep,
+    work_folder,
 )
 
 
@@ -185,3 +186,19 @@ def test_errors_of_the_disk_are_named_and_others_pass(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(PermissionError), storage_errors(tmp_path):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_work_folder_is_gone_after_its_block_and_after_a_kill(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    with work_folder(target) as work:
+        assert work.parent == tmp_path
+        assert list(work.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    code = (
+        "import os, sys; from pathlib import Path; from oleaster.core.files import work_folder\n"
+        "with work_folder(Path(sys.argv[1])) as work: (work / 'big').write_bytes(b'x'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(target)], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 1
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
