@@ -25,8 +25,8 @@ LOW = Format(4, 32, asymmetric=True)
 HIGH = Format(8, 64)
 DEFAULT_BITS = 6.0
 """Bits per weight of the default size, scales and table included."""
-HARM_PASSES = 24
-HARM_ROWS = 2
+HARM_PASSES = 16
+HARM_ROWS = 3
 """Rows of one backward pass."""
 
 
@@ -122,58 +122,93 @@ def _module_paths(name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Padded:
-    """Rows as one rectangle, padded on the right: causal attention needs no mask for that."""
+    """Rows as one rectangle behind their common prefix; padded on the right, where causal attention needs no mask."""
 
+    prefix: torch.Tensor
+    """[1, P], P >= 1; goes through the model once."""
+    new_prefix: torch.Tensor
+    """bool [1, P]: no earlier batch had these tokens."""
     ids: torch.Tensor
     """[B, L]"""
     fresh: torch.Tensor
-    """bool [B, L]: real tokens whose prefix no earlier row has; the others would be counted twice."""
+    """bool [B, L]: tokens that stand behind other tokens than in any earlier row; the rest would be counted twice."""
     asked: torch.Tensor
     """bool [B, L]: the next token is an answer's."""
+
+    def columns(self) -> torch.Tensor:
+        """Columns in which anything is asked."""
+        return self.asked.any(0).nonzero()[:, 0]
 
 
 def padded_batches(rows: Sequence[Row], size: int = 16) -> list[Padded]:
     """Rows of like length together; see `Padded`."""
     seen: set[tuple[int, ...]] = set()
     batches = []
-    ordered = sorted(rows, key=lambda row: len(row.ids))
+    ordered = sorted((row for row in rows if row.targets), key=lambda row: len(row.ids))
     for start in range(0, len(ordered), size):
         group = ordered[start : start + size]
-        length = max(len(row.ids) for row in group)
+        shared = _common_prefix([row.ids[: row.targets[0] - 1] for row in group])
+        fresh = [[_is_new(row.ids[: j + 1], seen) for j in range(len(row.ids))] for row in group]
+        length = max(len(row.ids) for row in group) - shared
         ids = torch.zeros(len(group), length, dtype=torch.long)
-        fresh = torch.zeros(len(group), length, dtype=torch.bool)
+        kept = torch.zeros(len(group), length, dtype=torch.bool)
         asked = torch.zeros(len(group), length, dtype=torch.bool)
         for i, row in enumerate(group):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            asked[i, torch.tensor(row.targets, dtype=torch.long) - 1] = True
-            for j in range(len(row.ids)):
-                if (prefix := row.ids[: j + 1]) not in seen:
-                    seen.add(prefix)
-                    fresh[i, j] = True
-        batches.append(Padded(ids, fresh, asked))
+            ids[i, : len(row.ids) - shared] = torch.tensor(row.ids[shared:])
+            kept[i, : len(row.ids) - shared] = torch.tensor(fresh[i][shared:])
+            asked[i, [t - 1 - shared for t in row.targets if t > shared]] = True
+        prefix = torch.tensor([group[0].ids[:shared]])
+        batches.append(Padded(prefix, torch.tensor([fresh[0][:shared]]), ids, kept, asked))
     return batches
+
+
+def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """Tokens that all rows begin with, at least 1."""
+    equal = [len(set(column)) == 1 for column in zip(*rows, strict=False)]
+    return max(1, [*equal, False].index(False))
+
+
+def _is_new(prefix: tuple[int, ...], seen: set[tuple[int, ...]]) -> bool:
+    new = prefix not in seen
+    seen.add(prefix)
+    return new
+
+
+def shared_prefix(model: nn.Module, batch: Padded) -> Any:
+    """The cache of the common prefix, computed once, for all rows of the batch."""
+    cache = model(batch.prefix, use_cache=True, logits_to_keep=1).past_key_values
+    cache.batch_repeat_interleave(len(batch.ids))
+    return cache
+
+
+def asked_logits(model: nn.Module, batch: Padded, cache: Any) -> torch.Tensor:
+    """Logits [asked tokens, V] behind the common prefix."""
+    columns = batch.columns()
+    logits = model(batch.ids, past_key_values=cache, use_cache=True, logits_to_keep=columns).logits
+    return logits[batch.asked[:, columns]]
 
 
 @torch.no_grad()
 def collect_hessians(model: nn.Module, linears: Sequence[Linear], rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     """H = sum of x x^T over the inputs of each linear, [K, K], by plan name."""
     sums = {each.name: torch.zeros(each.weight.shape[1], each.weight.shape[1]) for each in linears}
-    fresh = torch.empty(0, dtype=torch.bool)
+    counted = {"head": torch.empty(0), "layers": torch.empty(0)}
 
     def hook(name: str) -> Any:
         def add(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            # The head is asked for the columns with a fresh token only.
-            counted = fresh[:, fresh.any(0)] if name == HEAD else fresh
-            x = inputs[0].reshape(counted.numel(), -1)[counted.reshape(-1)]
-            sums[name].addmm_(x.T, x)
+            mask = counted["head" if name == HEAD else "layers"]
+            if mask.any():
+                x = inputs[0].flatten(0, -2)[mask.flatten()]
+                sums[name].addmm_(x.T, x)
 
         return add
 
     handles = [each.modules[0].register_forward_pre_hook(hook(each.name)) for each in linears]
     for batch in padded_batches(rows):
-        if batch.fresh.any():
-            fresh = batch.fresh
-            model(batch.ids, use_cache=False, logits_to_keep=fresh.any(0).nonzero()[:, 0])
+        counted.update(layers=batch.new_prefix, head=torch.zeros(1, dtype=torch.bool))
+        cache = shared_prefix(model, batch)
+        counted.update(layers=batch.fresh, head=batch.asked[:, batch.columns()])
+        asked_logits(model, batch, cache)
     for handle in handles:
         handle.remove()
     return sums
@@ -188,7 +223,7 @@ def measure_harm(
     information, taken along the very error that 4 bits make. The gradients of different tokens are independent with
     mean zero, so one backward pass serves all weights and all tokens of its rows.
     """
-    errors = {each.name: torch.from_numpy(low[each.name].dense()) - each.weight for each in linears}
+    errors = {each.name: _rounding_errors(each, low[each.name]) for each in linears}
     harm = dict.fromkeys(errors, 0.0)
     sampler = torch.Generator().manual_seed(0)
     batches = padded_batches(rows[: HARM_PASSES * HARM_ROWS], HARM_ROWS)
@@ -196,18 +231,28 @@ def measure_harm(
         for module in each.modules:
             module.weight.requires_grad_(True)
     for batch in batches:
-        columns = batch.asked.any(0).nonzero()[:, 0]
-        logits = model(batch.ids, use_cache=False, logits_to_keep=columns).logits[batch.asked[:, columns]]
+        logits = asked_logits(model, batch, shared_prefix(model, batch))
         logs = logits.log_softmax(-1)
         sampled = torch.multinomial(logs.detach().exp(), 1, generator=sampler)
         logs.gather(1, sampled).sum().backward()
         for each in linears:
-            gradient = torch.cat([_grad(module) for module in each.modules])
-            harm[each.name] += 0.5 * float((gradient * errors[each.name]).sum()) ** 2
-        model.zero_grad(set_to_none=True)
+            moved = [
+                float(_grad(m).flatten() @ error) for m, error in zip(each.modules, errors[each.name], strict=True)
+            ]
+            harm[each.name] += 0.5 * sum(moved) ** 2
+            for module in each.modules:
+                _grad(module).zero_()
+    model.zero_grad(set_to_none=True)
     model.requires_grad_(False)
     count = sum(int(batch.asked.sum()) for batch in batches)
     return {name: total / count for name, total in harm.items()}
+
+
+def _rounding_errors(linear: Linear, quantised: Quantised) -> list[torch.Tensor]:
+    """Quantised minus exact weight, one flat tensor a module."""
+    rows = [module.weight.shape[0] for module in linear.modules]
+    parts = torch.from_numpy(quantised.dense()).split(rows)
+    return [(part - m.weight.detach()).flatten() for part, m in zip(parts, linear.modules, strict=True)]
 
 
 def _grad(module: nn.Linear) -> torch.Tensor:

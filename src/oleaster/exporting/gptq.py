@@ -30,31 +30,33 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, form: Format) -> Quantised
     dead = importance == 0
     order = importance.argsort(descending=True)
     scales, zeros = _best_grid(weight, importance, form)
-    column_scale = scales.repeat_interleave(form.block, 1)[:, order]
-    column_zero = zeros.repeat_interleave(form.block, 1)[:, order]
+    # Everything is kept transposed, [K, N]: a column of the weight is then one run of memory.
+    block_of = order // form.block
+    column_scale, column_zero = scales.T.contiguous(), zeros.T.contiguous()
     H = hessian.clone()
     H.diagonal()[dead] = 1.0
     H.diagonal().add_(DAMPING * H.diagonal().mean())
     H = H[order][:, order].double()
     mend = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True).float()
-    rest = weight[:, order].clone()
-    codes = torch.empty_like(rest)
-    columns = rest.shape[1]
+    rest = weight.T[order].contiguous()
+    codes = torch.empty_like(rest, dtype=torch.uint8)
+    columns = rest.shape[0]
     for start in range(0, columns, PANEL):
         end = min(start + PANEL, columns)
-        errors = torch.empty(rest.shape[0], end - start)
+        errors = torch.empty(end - start, rest.shape[1])
         for j in range(start, end):
-            code = (rest[:, j] / column_scale[:, j] + column_zero[:, j]).round_().clamp_(0, form.top)
-            codes[:, j] = code
-            error = (rest[:, j] - (code - column_zero[:, j]) * column_scale[:, j]) / mend[j, j]
-            rest[:, j + 1 : end].addr_(error, mend[j, j + 1 : end], alpha=-1)
-            errors[:, j - start] = error
-        rest[:, end:].addmm_(errors, mend[start:end, end:], alpha=-1)
+            scale, zero = column_scale[block_of[j]], column_zero[block_of[j]]
+            code = torch.div(rest[j], scale).add_(zero).round_().clamp_(0, form.top)
+            codes[j] = code
+            error = errors[j - start]
+            torch.sub(rest[j], code.sub_(zero).mul_(scale), out=error).div_(mend[j, j])
+            rest[j + 1 : end].addr_(mend[j, j + 1 : end], error, alpha=-1)
+        rest[end:].addmm_(mend[start:end, end:].T, errors, alpha=-1)
     stored = torch.empty_like(codes)
-    stored[:, order] = codes
+    stored[order] = codes
     return Quantised(
         form,
-        stored.to(torch.uint8).numpy(),
+        stored.T.contiguous().numpy(),
         scales.half().numpy(),
         zeros.to(torch.uint8).numpy() if form.asymmetric else None,
     )
@@ -67,20 +69,16 @@ def _best_grid(weight: torch.Tensor, importance: torch.Tensor, form: Format) -> 
     """
     blocks = weight.unflatten(1, (-1, form.block))
     weights = importance.unflatten(0, (-1, form.block))
-    found_scales, found_zeros, least = None, None, None
+    full_scales, full_zeros = block_grid(weight.numpy(), form)
+    zeros = torch.from_numpy(full_zeros).float() if full_zeros is not None else torch.tensor(2.0 ** (form.bits - 1))
+    zeros = zeros.expand(full_scales.shape).contiguous()
+    best, least = torch.from_numpy(full_scales).float(), torch.full(full_scales.shape, torch.inf)
+    offset = zeros[..., None]
     for shrink in SHRINKS:
-        halves, whole = block_grid((shrink * weight).numpy(), form)
-        scales = torch.from_numpy(halves).float()
-        zeros = torch.full_like(scales, 2 ** (form.bits - 1)) if whole is None else torch.from_numpy(whole).float()
-        codes = (blocks / scales[..., None] + zeros[..., None]).round().clamp(0, form.top)
-        error = (((codes - zeros[..., None]) * scales[..., None] - blocks).square() * weights).sum(-1)
-        if least is None or found_scales is None or found_zeros is None:
-            found_scales, found_zeros, least = scales, zeros, error
-        else:
-            better = error < least
-            found_scales = torch.where(better, scales, found_scales)
-            found_zeros = torch.where(better, zeros, found_zeros)
-            least = torch.where(better, error, least)
-    assert found_scales is not None
-    assert found_zeros is not None
-    return found_scales, found_zeros
+        # A range shrunk on both sides keeps its zero point.
+        scales = (torch.from_numpy(full_scales).float() * shrink).half().float()
+        codes = torch.div(blocks, scales[..., None]).add_(offset).round_().clamp_(0, form.top)
+        error = codes.sub_(offset).mul_(scales[..., None]).sub_(blocks).square_().mul_(weights).sum(-1)
+        better = error < least
+        best, least = torch.where(better, scales, best), torch.where(better, error, least)
+    return best, zeros
