@@ -30,6 +30,7 @@ from oleaster.core.run import Run
 
 WORDS = ["red", "green", "blue", "small", "large", "old", "new", "fast", "slow", "warm", "cold", "soft", "hard"]
 STEPS_PER_KILL = 4
+"""A kill comes after up to this many new steps; the run is longer than all of them, so that none finds it done."""
 SETTINGS = shlex.split(
     "--dtype float32 --num_threads 1 --per_device_train_batch_size 4 --lora_dropout 0.1 --learning_rate 1e-3 "
     "--logging_steps 1 --save_steps 2 --eval_steps 5 --early_stopping_patience 0"
@@ -49,7 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        command = [*make_task(folder), "--max_steps", str(STEPS_PER_KILL * kills + 6)]
+        command = [*make_task(folder), "--max_steps", str((STEPS_PER_KILL + 2) * kills + 6)]
         alone, hunted = Run(folder / "alone"), Run(folder / "hunted")
         begun = time.monotonic()
         subprocess.run([*command, "-o", str(alone.folder)], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
@@ -113,11 +114,11 @@ class Hunt:
         before = self.last_step()
         process = self.start()
         if at_the_end:
-            self.wait_for_step(process, STEPS_PER_KILL * 10**6)
+            self.wait_for_step(process, sys.maxsize)
         elif self.draw.random() < 0.15:
             time.sleep(self.draw.uniform(0.0, self.startup))
         else:
-            self.wait_for_step(process, before + self.draw.randint(0, 2 * STEPS_PER_KILL))
+            self.wait_for_step(process, before + self.draw.randint(0, STEPS_PER_KILL))
             time.sleep(self.draw.uniform(0.0, 0.1))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -125,9 +126,10 @@ class Hunt:
         if process.returncode not in (0, -signal.SIGKILL):
             sys.exit(f"the program ended by itself with code {process.returncode}:\n{errors.decode()}")
         after, torn = self.last_step(), list(self.run.checkpoints.glob(".step-*"))
-        self.kills += process.returncode == -signal.SIGKILL
+        killed = process.returncode == -signal.SIGKILL
+        self.kills += killed
         self.inside_save += bool(torn)
-        self.while_starting += after <= before
+        self.while_starting += killed and after <= before
         self.told = f"log at step {after}" + (f", an unfinished {torn[0].name}" if torn else "")
 
     def start(self) -> subprocess.Popen[bytes]:
