@@ -52,10 +52,8 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         command = [*make_task(folder), "--max_steps", str((STEPS_PER_KILL + 2) * kills + 6)]
         alone, hunted = Run(folder / "alone"), Run(folder / "hunted")
-        begun = time.monotonic()
         subprocess.run([*command, "-o", str(alone.folder)], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         hunt = Hunt([*command, "-o", str(hunted.folder), "--resume"], hunted, random.Random(given.seed))
-        hunt.startup = 0.7 * (time.monotonic() - begun)
         for number in range(kills):
             hunt.kill_once(at_the_end=number == kills - 1)
             print(f"kill {number + 1}: {hunt.told}", flush=True)
@@ -103,8 +101,8 @@ class Hunt:
     command: list[str]
     run: Run
     draw: random.Random
-    startup: float = 5.0
-    """Seconds, about, from the start of the program to its first step."""
+    startup: float = 3.0
+    """Seconds from the start of the program to its log, the last time that was seen."""
     kills: int = 0
     inside_save: int = 0
     while_starting: int = 0
@@ -137,9 +135,11 @@ class Hunt:
 
     def wait_for_step(self, process: subprocess.Popen[bytes], step: int) -> None:
         """Until `step` stands in the log as a new line (or the last step does), or the program has ended."""
-        seen = self.log_file()
+        seen, begun, started = self.log_file(), time.monotonic(), False
         while process.poll() is None:
             if self.log_file() != seen:
+                if not started:
+                    self.startup, started = time.monotonic() - begun, True
                 last = self.last()
                 if last is not None and (last["step"] >= step or last["step"] == last.get("total_steps")):
                     return
