@@ -202,7 +202,7 @@ def _fault(rung: Rung, now: Figures, first: Figures, limits: Limits, scored: boo
         found.append(f"{100 * (1 - now.same_ids):.0f} % of the prompts become other ids")
     if scored and now.exact_match is not None and first.exact_match is not None:
         drop = first.exact_match - now.exact_match
-        if drop > limits.max_drop:
+        if drop > limits.max_drop + 1e-9:  # 0.92 - 0.91 is more than 0.01 in floating point
             found.append(f"exact match falls by {100 * drop:.1f} points, allowed {100 * limits.max_drop:.1f}")
     if rung.kind == "genai" and (first.natural_stop or 0.0) - (now.natural_stop or 0.0) > STOP_SLACK:
         ending = f"{100 * (now.natural_stop or 0.0):.0f} % of the answers end by themselves"
