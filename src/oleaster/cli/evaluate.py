@@ -23,7 +23,7 @@ ADAPTER = Flag("adapter", "Name of the adapter that answers, in an artifact that
 
 def command() -> Command:
     """What `evaluate` takes."""
-    names = ("per_device_eval_batch_size", "num_threads", "seed", "log_level", "plugins")
+    names = ("dtype", "trust_remote_code", "per_device_eval_batch_size", "num_threads", "seed", "log_level", "plugins")
     return Command(
         name="evaluate",
         summary="Score a model, run or artifact on rows; a run also against its base. Predictions are saved.",

@@ -20,6 +20,7 @@ from torch import nn
 from oleaster.core.errors import ModelError
 from oleaster.exporting.gptq import gptq
 from oleaster.exporting.quantize import HEAD, Format, Quantised, linear_weights, round_to_nearest
+from oleaster.models.load import load_plain
 
 LOW = Format(4, 32, asymmetric=True)
 HIGH = Format(8, 64)
@@ -69,9 +70,7 @@ def calibrate(
 
     Raises: ModelError when the graph's weights cannot be found in the model.
     """
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval().requires_grad_(False)
+    model = load_plain(model_folder).requires_grad_(False)
     linears = match_linears(model, source)
     hessians = collect_hessians(model, linears, rows)
     low = {each.name: gptq(each.weight, hessians.pop(each.name), LOW) for each in linears}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,14 +21,13 @@ class TorchModel:
 
     def __init__(self, folder: Path, adapter_folder: Path | None = None) -> None:
         import torch
-        from transformers import AutoModelForCausalLM
 
         from oleaster.inference.torch_predictor import TorchPredictor
         from oleaster.methods.lora import attach_saved
+        from oleaster.models.load import load_plain
         from oleaster.models.loaded import LoadedModel
 
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of a second
-            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = load_plain(folder)
         if adapter_folder is not None:
             attach_saved(self.model, adapter_folder)
         tokenizer = load_tokenizer(folder)

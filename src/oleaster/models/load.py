@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,14 @@ def load_weights(folder: Path, dtype: torch.dtype, trust_remote_code: bool = Fal
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
     reason = architecture if isinstance(architecture, str) else "it brings its own code"
     return Generic(model).eval(), reason
+
+
+def load_plain(folder: Path) -> Any:
+    """transformers' own model in float32 and evaluation mode: what exports are made from and held against."""
+    from transformers import AutoModelForCausalLM
+
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of a second
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def load_decoder(folder: Path, architecture: Architecture, dtype: torch.dtype) -> Decoder:
