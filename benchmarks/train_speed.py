@@ -13,8 +13,8 @@ the very same token ids and targets, in turns (ours, theirs, ours, ...), so that
 - GEMM share: the time that the matrix products a step needs (frozen weights forward and towards the input, head at the
   targets only) would take at the best rate measured here for that number type, over the time of the step.
 
---quick measures bfloat16 with padding only, and at batch 64 runs theirs once, on 16 of the 64 rows padded to the longest
-of the 64, and multiplies by 4: an estimate; without --quick the batch is whole.
+--quick measures bfloat16 with padding only, and at batch 64 runs theirs once, on 16 of the 64 rows padded to the
+longest of the 64, and multiplies by 4: an estimate; without --quick the batch is whole.
 
 Ends with one JSON line: ratio_b16, ratio_b64 (against bfloat16 with padding, no system prompt), gemm_share_b64, peak_mb
 (of a process of its own at batch 16, the default; peak_mb_b64 at batch 64) and the rows a second of each side.
