@@ -14,7 +14,8 @@ the very same token ids and targets, in turns (ours, theirs, ours, ...), so that
   targets only) would take at the best rate measured here for that number type, over the time of the step.
 
 --quick measures bfloat16 with padding only, and at batch 64 runs theirs once, on 16 of the 64 rows padded to the
-longest of the 64, and multiplies by 4: an estimate; without --quick the batch is whole.
+longest of the 64, and multiplies by 4. That flatters theirs: 17 to 18 s, where whole batches (measured without --quick)
+took 21 and 27 s on a machine with AVX-512 and no AMX.
 
 Ends with one JSON line: ratio_b16, ratio_b64 (against bfloat16 with padding, no system prompt), gemm_share_b64, peak_mb
 (of a process of its own at batch 16, the default; peak_mb_b64 at batch 64) and the rows a second of each side.
