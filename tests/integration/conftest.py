@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import PHRASES, Program
 
+import oleaster
 from oleaster.models.tiny import make_tiny
 
 TRAINING = (
@@ -31,7 +32,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     """A cache of its own, so that nothing that lies on this machine helps."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment["OLEASTER_CACHE"] = environment["HF_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    environment["PYTHONPATH"] = str(Path(__file__).parent / "no_network")
+    # The very package that is under test, even where another checkout of it is installed.
+    package = Path(oleaster.__file__).parents[1]
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent / "no_network"), str(package)])
     environment["COLUMNS"] = "160"
     return Program(environment)
 

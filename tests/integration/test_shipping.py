@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -124,7 +125,8 @@ def test_an_artifact_answers_and_is_scored_without_torch(
     program: Program, exact: Export, trained: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
-    bare = Program({**program.environment, "PYTHONPATH": str(tmp_path)})
+    paths = f"{tmp_path}{os.pathsep}{program.environment['PYTHONPATH']}"
+    bare = Program({**program.environment, "PYTHONPATH": paths})
     with pytest.raises(AssertionError, match="torch"):  # the guard guards
         bare("generate", trained, "hello", cwd=tmp_path)
     moved = shutil.copytree(exact.folder, tmp_path / "moved")  # far from its run: the template goes with it
