@@ -19,7 +19,19 @@ from torch.utils.checkpoint import checkpoint
 
 from oleaster.data.batch import Batch, Bucket
 from oleaster.models.architecture import Architecture, LayerKind, Rope
-from oleaster.models.fused import Angles, Attending, Projection, add_rms_norm, attend, gated, project, rms_norm
+from oleaster.models.fused import (
+    Again,
+    Angles,
+    Attending,
+    Projection,
+    add_rms_norm,
+    attend,
+    gated,
+    gated_again,
+    norm_again,
+    project,
+    rms_norm,
+)
 
 
 def linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
@@ -159,22 +171,24 @@ class Decoder(nn.Module):
         `needed`: the only tokens whose result is used any more (last layer), [n] indices.
         """
         x, hidden = self.normed(layer.input_layernorm, hidden, delta)
-        q, k, v = self.queries_keys_values(layer.self_attn, x)
+        q, k, v = self.queries_keys_values(layer.self_attn, x, self.again(layer.input_layernorm, hidden))
         mixed = attend(q, k, v, angles, buckets, self.attending(kind))
         if needed is not None:
             mixed, hidden = mixed[needed], hidden[needed]
         return self.after_attention(layer, mixed, hidden)
 
-    def queries_keys_values(self, attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(
+        self, attention: Attention, x: Tensor, again: Again | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """[N, H, D], [N, J, D], [N, J, D], before the rotation."""
         a = self.architecture
         if a.fused_projections:
-            (qkv,) = project(x, [projection(attention.qkv_proj)])
+            (qkv,) = project(x, [projection(attention.qkv_proj)], again)
             widths = [n * a.head_dim for n in (a.num_heads, a.num_kv_heads, a.num_kv_heads)]
             q, k, v = (part.contiguous() for part in qkv.split(widths, -1))
         else:
             names = (attention.q_proj, attention.k_proj, attention.v_proj)
-            q, k, v = project(x, [projection(p) for p in names])
+            q, k, v = project(x, [projection(p) for p in names], again)
         q, k, v = (part.view(x.shape[0], -1, a.head_dim) for part in (q, k, v))
         if a.qk_norm:
             q = rms_norm(q, attention.q_norm.weight, a.norm_eps, a.norm_plus_one)
@@ -187,15 +201,16 @@ class Decoder(nn.Module):
         (out,) = project(mixed, [projection(layer.self_attn.o_proj)])
         if a.post_norms:
             out = self.normed(layer.post_attention_layernorm, out, None)[0]
-            x, hidden = self.normed(layer.pre_feedforward_layernorm, hidden, out)
-        else:
-            x, hidden = self.normed(layer.post_attention_layernorm, hidden, out)
+        norm = layer.pre_feedforward_layernorm if a.post_norms else layer.post_attention_layernorm
+        x, hidden = self.normed(norm, hidden, out)
+        again = self.again(norm, hidden)
         if a.fused_projections:
-            (gate_up,) = project(x, [projection(layer.mlp.gate_up_proj)])
+            (gate_up,) = project(x, [projection(layer.mlp.gate_up_proj)], again)
             gate, up = (part.contiguous() for part in gate_up.chunk(2, -1))
         else:
-            gate, up = project(x, [projection(layer.mlp.gate_proj), projection(layer.mlp.up_proj)])
-        (out,) = project(gated(gate, up, a.activation), [projection(layer.mlp.down_proj)])
+            gate, up = project(x, [projection(layer.mlp.gate_proj), projection(layer.mlp.up_proj)], again)
+        again = gated_again(gate, up, a.activation)
+        (out,) = project(gated(gate, up, a.activation), [projection(layer.mlp.down_proj)], again)
         if a.post_norms:
             out = self.normed(layer.post_feedforward_layernorm, out, None)[0]
         return hidden, out
@@ -206,6 +221,10 @@ class Decoder(nn.Module):
         if delta is None:
             return rms_norm(x, norm.weight, a.norm_eps, a.norm_plus_one), x
         return add_rms_norm(x, delta, norm.weight, a.norm_eps, a.norm_plus_one)
+
+    def again(self, norm: Norm, total: Tensor) -> Again:
+        """What `normed` gave for this residual sum, once more."""
+        return norm_again(total, norm.weight, self.architecture.norm_eps, self.architecture.norm_plus_one)
 
 
 def projection(module: nn.Module) -> Projection:

@@ -10,7 +10,7 @@ G = H / J, D head size, B rows of a bucket, L places per row, P prefix tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,11 +40,19 @@ class Projection:
     dropout: float = 0.0
 
 
-def project(x_NK: Tensor, projections: Sequence[Projection]) -> tuple[Tensor, ...]:
-    """All projections of one input. One dropout mask serves the LoRA branches of the group."""
+Again = Callable[[], Tensor]
+"""Makes an element-wise result once more from what is kept anyway: the same bits, for less than keeping them costs."""
+
+
+def project(x_NK: Tensor, projections: Sequence[Projection], again: Again | None = None) -> tuple[Tensor, ...]:
+    """All projections of one input. One dropout mask serves the LoRA branches of the group.
+
+    Args:
+        again: gives `x_NK` once more on the way back, so that it need not be kept.
+    """
     tensors = [t for p in projections for t in (p.weight, p.bias, p.lora_a, p.lora_b)]
     dropout = max(p.dropout for p in projections) if torch.is_grad_enabled() else 0.0
-    return _Project.apply(x_NK, [p.scale for p in projections], dropout, *tensors)  # type: ignore[return-value]
+    return _Project.apply(x_NK, [p.scale for p in projections], dropout, again, *tensors)  # type: ignore[return-value]
 
 
 class _Branch(NamedTuple):
@@ -76,7 +84,9 @@ class _Project(torch.autograd.Function):
     back; the thin products with B go straight into the outputs of the frozen matrices."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: list[float], dropout: float, *tensors: Tensor | None) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, scales: list[float], dropout: float, again: Again | None, *tensors: Tensor | None
+    ) -> Any:
         branches = _branches(tensors, scales)
         dropped, mask = x, None
         if dropout > 0.0 and any(branches):
@@ -93,16 +103,18 @@ class _Project(torch.autograd.Function):
                 scaled.append((branch.b * branch.scale).to(x.dtype))
                 y.addmm_(h_NR[:, branch.ranks], scaled[-1].t())
             outputs.append(y)
-        needs_x = any(ctx.needs_input_grad[3::4]) or (bool(a_all) and mask is None)
-        ctx.save_for_backward(x if needs_x else None, dropped if mask is not None else None, mask, a_RK, h_NR, *tensors)
-        ctx.scales, ctx.scaled = scales, scaled
+        ctx.needs_x = any(ctx.needs_input_grad[4::4]) or bool(a_all)
+        ctx.save_for_backward(x if ctx.needs_x and again is None else None, mask, a_RK, h_NR, *tensors)
+        ctx.scales, ctx.scaled, ctx.again = scales, scaled, again
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, dropped, mask, a_RK, h_NR, *tensors = ctx.saved_tensors
+        x, mask, a_RK, h_NR, *tensors = ctx.saved_tensors
+        if ctx.needs_x and ctx.again is not None:
+            x, ctx.again = ctx.again(), None
         branches, scaled = _branches(tensors, ctx.scales), iter(ctx.scaled)
-        needs = ctx.needs_input_grad[3:]
+        needs = ctx.needs_input_grad[4:]
         results: list[Tensor | None] = [None] * len(tensors)
         g_NR, dx = torch.empty_like(h_NR), None
         for i, (branch, dy) in enumerate(zip(branches, grads, strict=True)):
@@ -117,7 +129,7 @@ class _Project(torch.autograd.Function):
                 torch.mm(dy, next(scaled), out=g_NR[:, branch.ranks])
                 results[4 * i + 3] = (dy.t() @ h_NR[:, branch.ranks]).to(branch.b.dtype).mul_(branch.scale)
         if any(branches):
-            da_RK = (g_NR.t() @ (x if dropped is None else dropped)).float()
+            da_RK = (g_NR.t() @ (x if mask is None else x * mask)).float()
             for i, branch in enumerate(branches):
                 if branch:
                     results[4 * i + 2] = da_RK[branch.ranks]
@@ -125,7 +137,7 @@ class _Project(torch.autograd.Function):
                 dx.addmm_(g_NR, a_RK)
             elif dx is not None:
                 dx.addcmul_(g_NR @ a_RK, mask)
-        return dx, None, None, *results
+        return dx, None, None, None, *results
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, plus_one: bool) -> Tensor:
@@ -136,6 +148,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, plus_one: bool) -> Tensor:
 def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float, plus_one: bool) -> tuple[Tensor, Tensor]:
     """(rms_norm(x + delta), x + delta): the residual sum and the norm behind it in one pass."""
     return _RmsNorm.apply(x, delta, weight, eps, plus_one)  # type: ignore[return-value]
+
+
+def norm_again(total: Tensor, weight: Tensor, eps: float, plus_one: bool) -> Again:
+    """The norm's result from its input, the residual sum."""
+    total, weight = total.detach(), weight.detach()
+    return lambda: rms_norm(total, weight, eps, plus_one)
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -163,6 +181,12 @@ class _RmsNorm(torch.autograd.Function):
 def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """activation(gate) * up, element by element (SwiGLU and GeGLU, Shazeer 2020)."""
     return _Gated.apply(gate, up, activation)  # type: ignore[return-value]
+
+
+def gated_again(gate: Tensor, up: Tensor, activation: str) -> Again:
+    """The gated product from its factors."""
+    gate, up = gate.detach(), up.detach()
+    return lambda: kernels.gated(gate, up, activation)
 
 
 class _Gated(torch.autograd.Function):

@@ -14,8 +14,8 @@ from typing import Any
 
 RUNTIME = 400_000_000
 """Bytes of a process with torch, transformers and a tokenizer loaded (measured: 260 to 420 MB on Linux)."""
-CHUNK = 256
-"""Targets whose logits exist at one time: 256 x 49,152 float32 are 50 MB."""
+CHUNK = 128
+"""Targets whose logits exist at one time: 128 x 49,152 float32 are 25 MB."""
 LONG = 384
 """Keys from which on attention goes through torch's flash kernel and keeps no scores."""
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "rmsprop": 4, "adagrad": 4}
@@ -82,8 +82,8 @@ def estimate(
 def kept_per_token(config: Mapping[str, Any], longest: int, rank: int) -> int:
     """Numbers that one layer keeps for each token.
 
-    Residual stream and normed input, twice each; q, k, v and the mixed values; gate, up and their product; the inner
-    values of seven low-rank branches; one row of attention scores per head.
+    The residual stream, twice; q, k, v and the mixed values; gate and up; the inner values of seven low-rank branches;
+    one row of attention scores per head. (Normed inputs and the gated product are made again, see models/fused.py.)
     """
     hidden = config.get("hidden_size") or config["n_embd"]
     heads = config.get("num_attention_heads") or config["n_head"]
@@ -91,4 +91,4 @@ def kept_per_token(config: Mapping[str, Any], longest: int, rank: int) -> int:
     head_dim = config.get("head_dim") or hidden // heads
     inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
     scores = heads * longest if longest <= LONG else 0
-    return 4 * hidden + 2 * (heads + kv_heads) * head_dim + 3 * inner + 7 * rank + scores
+    return 2 * hidden + 2 * (heads + kv_heads) * head_dim + 2 * inner + 7 * rank + scores

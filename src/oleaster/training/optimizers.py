@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -37,7 +38,18 @@ def make_optimizer(named_params: Iterable[tuple[str, nn.Parameter]], config: Tra
 
         return Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False)
     betas = (config.adam_beta1, config.adam_beta2)
-    return optim.AdamW(groups, lr=lr, betas=betas, eps=config.adam_epsilon, fused=True)
+    return AdamW(groups, lr=lr, betas=betas, eps=config.adam_epsilon, fused=True)
+
+
+class AdamW(optim.AdamW):
+    """torch's AdamW with its methods as they were before torch wrapped them for torch.compile: the wrappers import
+    the compiler, which nobody here calls and which would keep the first step waiting for a second."""
+
+    add_param_group = inspect.unwrap(optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(optim.Optimizer.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(optim.AdamW.step))
 
 
 _COUPLED: dict[str, type[optim.Optimizer]] = {"sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad}

@@ -130,3 +130,26 @@ def test_the_usual_ones_do_not_import_transformers() -> None:
         "sys.exit('transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_adamw_is_torchs_without_its_compiler():
+    program = """
+import sys, torch
+from oleaster.training.optimizers import AdamW
+
+def trained(kind):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(5, 7)
+    optimizer = kind(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
+    for _ in range(3):
+        model(torch.ones(2, 5)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+    return model.weight
+
+ours = trained(AdamW)
+assert "torch._dynamo" not in sys.modules
+assert torch.equal(ours, trained(torch.optim.AdamW))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
