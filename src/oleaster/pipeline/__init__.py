@@ -13,12 +13,14 @@ Each function takes the typed `Config` and calls one room after the other; the r
 
 from oleaster.pipeline.answering import Assistant, load
 from oleaster.pipeline.scoring import evaluate
+from oleaster.pipeline.shelf import Shelf, get_ready
 from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
-from oleaster.pipeline.tuning import Preview, finetune, get_ready, plan
+from oleaster.pipeline.tuning import Preview, finetune, plan
 
 __all__ = [
     "Assistant",
     "Preview",
+    "Shelf",
     "auto_opt",
     "evaluate",
     "finetune",

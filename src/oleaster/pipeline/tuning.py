@@ -3,76 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
-from oleaster.core.errors import ConfigError, ModelError
+from oleaster.core.errors import ConfigError
 from oleaster.core.run import Run
-from oleaster.pipeline.loading import load_base, use_threads
+from oleaster.pipeline.loading import use_threads
+from oleaster.pipeline.shelf import Ready, Shelf, get_ready
 
 if TYPE_CHECKING:
-    from oleaster.data.encode import EncodedData
-    from oleaster.data.prepare import Prepared
-    from oleaster.models.folder import ModelFolder
     from oleaster.models.loaded import LoadedModel
     from oleaster.training.cluster import Cluster
     from oleaster.training.reports import Sink
 
 
-@dataclass(frozen=True)
-class Ready:
-    """Everything checked that can be checked before weights are read."""
-
-    config: Config
-    """With the shape of the rows and the use of the chat template decided."""
-    base: ModelFolder
-    tokenizer: Any
-    prepared: Prepared
-    data: EncodedData
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return (*self.prepared.notes, *self.data.notes)
-
-
-def get_ready(config: Config) -> Ready:
-    """Find the base model, read and encode the rows. Raises: ConfigError, DataError, ModelError; nothing is written."""
-    from oleaster.core.plugins import load_plugins
-    from oleaster.data.encode import encode_all
-    from oleaster.data.prepare import prepare
-    from oleaster.models.sanity import check
-    from oleaster.models.source import resolve
-    from oleaster.models.tokenizer import load_tokenizer
-
-    load_plugins(config.plugins)
-    _refuse_adapted_base(config)
-    prepared = prepare(config.data, config.seed)
-    base = resolve(config.model)
-    tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
-    check(base, tokenizer, config.model.trust_remote_code)
-    data = encode_all(prepared, tokenizer)
-    return Ready(config.model_copy(update={"data": data.config}), base, tokenizer, prepared, data)
-
-
-def _refuse_adapted_base(config: Config) -> None:
-    """A run's folder as the base would silently mean its base, without the adapter that was trained."""
-    name = config.model.model_name_or_path or ""
-    if Run.is_run(Path(name)) and Run(Path(name)).adapter.is_dir():
-        raise ModelError(
-            "is a run with an adapter, not a model",
-            where=name,
-            remedy=f"--model_name_or_path {Run(Path(name)).model} begins from its base again",
-        )
-
-
-def finetune(config: Config, sinks: Sequence[Sink] = ()) -> Run:
+def finetune(config: Config, sinks: Sequence[Sink] = (), shelf: Shelf | None = None) -> Run:
     """Train an adapter (or the whole model) and write the run's folder, `DONE` last.
 
     Args:
         sinks: called with every `StepReport`, `EvalReport` and `Notice`, beside the log and TensorBoard.
+        shelf: where to take rows and base from, and leave them for the next run; default: an empty one.
 
     Raises:
         UserError: something in recipe, rows or model is wrong; nothing has been written.
@@ -92,11 +45,12 @@ def finetune(config: Config, sinks: Sequence[Sink] = ()) -> Run:
         raise ConfigError("not given: the folder of the run", where="output_path", remedy="--output_path runs/first")
     check(config, TO_FINETUNE)
     use_threads(config)
-    ready = get_ready(config)
+    shelf = shelf or Shelf()
+    ready = shelf.ready(config)
     config, folder = ready.config, config.output_path
     recipe = recipe_text(with_settings(config, resume=False))
     cluster = Cluster.join()
-    with _claimed(folder, recipe, config.training.resume, cluster) as run:
+    with _claimed(folder, recipe, config.training.resume, cluster) as run, ExitStack() as lent:
         if run.is_done:
             return run
         if cluster.is_main:
@@ -104,7 +58,8 @@ def finetune(config: Config, sinks: Sequence[Sink] = ()) -> Run:
         checkpoints = Checkpoints(run.checkpoints, config.watch.save_total_limit)
         method = get_method(config.method)
         measured = _as_begun(config, checkpoints)
-        loaded, why_dtype = load_base(measured, ready.base, ready.tokenizer, cluster.device, whole=method.trains_base)
+        base = shelf.base(measured, ready, cluster.device, whole=method.trains_base)
+        loaded, why_dtype = lent.enter_context(base)
         model: Any = loaded.model
         method.attach(model.hub_model, config.seed)
         model.gradient_checkpointing = config.training.gradient_checkpointing

@@ -1,0 +1,125 @@
+"""What a run needs before its first step, and a shelf for what several runs of one process have in common."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oleaster.config.schema import Config
+from oleaster.core.errors import ModelError
+from oleaster.core.run import Run
+from oleaster.pipeline.loading import load_base
+
+if TYPE_CHECKING:
+    from oleaster.data.encode import EncodedData
+    from oleaster.data.prepare import Prepared
+    from oleaster.models.folder import ModelFolder
+    from oleaster.models.loaded import LoadedModel
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything checked that can be checked before weights are read."""
+
+    config: Config
+    """With the shape of the rows and the use of the chat template decided."""
+    base: ModelFolder
+    tokenizer: Any
+    prepared: Prepared
+    data: EncodedData
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.prepared.notes, *self.data.notes)
+
+
+def get_ready(config: Config) -> Ready:
+    """Find the base model, read and encode the rows. Raises: ConfigError, DataError, ModelError; nothing is written."""
+    from oleaster.core.plugins import load_plugins
+    from oleaster.data.encode import encode_all
+    from oleaster.data.prepare import prepare
+    from oleaster.models.sanity import check
+    from oleaster.models.source import resolve
+    from oleaster.models.tokenizer import load_tokenizer
+
+    load_plugins(config.plugins)
+    _refuse_adapted_base(config)
+    prepared = prepare(config.data, config.seed)
+    base = resolve(config.model)
+    tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
+    check(base, tokenizer, config.model.trust_remote_code)
+    data = encode_all(prepared, tokenizer)
+    return Ready(config.model_copy(update={"data": data.config}), base, tokenizer, prepared, data)
+
+
+def _refuse_adapted_base(config: Config) -> None:
+    """A run's folder as the base would silently mean its base, without the adapter that was trained."""
+    name = config.model.model_name_or_path or ""
+    if Run.is_run(Path(name)) and Run(Path(name)).adapter.is_dir():
+        raise ModelError(
+            "is a run with an adapter, not a model",
+            where=name,
+            remedy=f"--model_name_or_path {Run(Path(name)).model} begins from its base again",
+        )
+
+
+class Shelf:
+    """Keeps rows with their tokens, and one base with its weights read, from one run of a process to the next.
+
+    Two runs share what the settings say is the same; every setting counts but those that only the training, its
+    watching and what follows it read. Weights that are trained themselves are never shared.
+    """
+
+    KEPT_ROWS = 4
+    """Sets of encoded rows, the last used ones."""
+
+    def __init__(self) -> None:
+        self._ready: OrderedDict[str, Ready] = OrderedDict()
+        self._base: tuple[str, LoadedModel, str] | None = None
+
+    def ready(self, config: Config) -> Ready:
+        """`get_ready(config)`, made once for all configs with the same rows and base."""
+        key = _key(config, _AFTER_THE_ROWS)
+        if key not in self._ready:
+            self._ready[key] = get_ready(config)
+        self._ready.move_to_end(key)
+        while len(self._ready) > self.KEPT_ROWS:
+            self._ready.popitem(last=False)
+        found = self._ready[key]
+        return replace(found, config=config.model_copy(update={"data": found.data.config}))
+
+    @contextmanager
+    def base(self, config: Config, ready: Ready, device: Any, *, whole: bool) -> Iterator[tuple[LoadedModel, str]]:
+        """The base and why it has its number type. What is attached in the block comes off when the block ends.
+
+        Args:
+            whole: weights of the base are trained: it is read for this block alone.
+        """
+        from oleaster.methods.restored import restored
+
+        if whole:
+            yield load_base(config, ready.base, ready.tokenizer, device, whole=True)
+            return
+        key = f"{_key(config, _NOT_THE_BASE)} {config.training.bf16} {config.method.type} {device}"
+        if self._base is None or self._base[0] != key:
+            self._base = None  # the former goes before the next one comes: there is memory for one
+            self._base = (key, *load_base(config, ready.base, ready.tokenizer, device))
+        _, loaded, why = self._base
+        with restored(loaded.model):
+            yield loaded, why
+
+
+_AFTER_THE_ROWS = {
+    *("output_path", "task_name", "log_level", "search_space", "search_strategy"),
+    *("method", "training", "watch", "evaluation", "export"),
+}
+"""Sections and settings that rows and tokens do not depend on."""
+_NOT_THE_BASE = {*_AFTER_THE_ROWS, "data", "seed"}
+
+
+def _key(config: Config, without: set[str]) -> str:
+    return config.model_dump_json(exclude=without)
