@@ -187,7 +187,7 @@ class WatchConfig(Section):
     logging_steps: PositiveInt = 10
     """Steps between two lines of the log."""
     eval_steps: PositiveInt | None = None
-    """Steps between two validations; default: four per epoch."""
+    """Steps between two validations; default: two per epoch."""
     save_steps: PositiveInt | None = None
     """Steps between two checkpoints; default: at every validation, else every 100."""
     save_total_limit: PositiveInt = 2

@@ -53,6 +53,8 @@ def finetune(config: Config, sinks: Sequence[Sink] = (), shelf: Shelf | None = N
     with _claimed(folder, recipe, config.training.resume, cluster) as run, ExitStack() as lent:
         if run.is_done:
             return run
+        if not run.log.exists():
+            config = with_settings(config, resume=False)  # nothing to go on with is no news
         if cluster.is_main:
             _write_ledger(run, ready)
         checkpoints = Checkpoints(run.checkpoints, config.watch.save_total_limit)

@@ -26,7 +26,7 @@ from oleaster.training.checkpoint import Best, Checkpoints, DataPosition, TrainS
 from oleaster.training.cluster import Cluster
 from oleaster.training.losses import LossSum, cross_entropy
 from oleaster.training.optimizers import make_optimizer, make_schedule
-from oleaster.training.order import Plan, rows_of_step
+from oleaster.training.order import Plan, rows_of_step, seed_of_step
 from oleaster.training.reports import EvalReport, Notice, Sink, StepReport
 from oleaster.training.resources import ResourceMeter
 from oleaster.training.watch import DivergenceWatch, EarlyStopping, OverfittingWatch, restore, state_of
@@ -171,6 +171,7 @@ def train(
     with _interrupts() as interrupted:
         while progress.step < plan.total_steps and not stopping.should_stop:
             group = rows_of_step(rows, config, plan, progress.step, cluster)
+            torch.manual_seed(seed_of_step(config.seed, progress.step, cluster.rank))
             norm = _step(model, parameters, group, loss, config, progress, cluster, save, places)
             rate = float(schedule.get_last_lr()[0])
             optimizer.step()

@@ -54,6 +54,12 @@ def rows_of_step(
     return [[rows[i] for i in order[at : at + size][cluster.rank :: cluster.size]] for at in starts]
 
 
+def seed_of_step(seed: int, step: int, rank: int) -> int:
+    """What the random numbers of a step (dropout, NEFTune) are drawn from: every process has its own, and a resumed
+    training needs nobody's state to draw them again."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:7], "big")
+
+
 def hash_rows(rows: Sequence[Encoded]) -> str:
     """Sixteen hex digits that change when any token or target does."""
     digest = hashlib.sha256()
