@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from oleaster.cli.words import Command, Given
@@ -20,8 +19,14 @@ TITLES = {
 }
 
 
+RECIPE = Flag(
+    "config", "Recipe (YAML), of several the last on top; flags go before it. A run's oleaster.yaml is one.", "list"
+)
+
+
 def command() -> Command:
     """What `finetune` takes."""
+    settings = select(["", *(name for name in sections() if name != "export")])
     return Command(
         name="finetune",
         summary="Fine-tune a model on your rows. Makes FOLDER/adapter, FOLDER/model and a log.",
@@ -32,24 +37,21 @@ def command() -> Command:
         ),
         run=run,
         own=(
-            Flag("config", "Recipe (YAML); flags go before it. FOLDER/oleaster.yaml of a run is one.", "path"),
+            RECIPE,
             Flag("dry_run", "Read, check and encode the rows, show what would be done; no model is loaded.", "switch"),
         ),
-        settings=tuple(select(["", *(name for name in sections() if name != "export")])),
+        settings=tuple(flag for flag in settings if flag.name != "passes"),
         titles=TITLES,
     )
 
 
 def run(given: Given) -> int:
     """Read the recipe, check it, train or (dry run) say what training would do."""
-    from oleaster.cli.settings import config_for, recipe_behind_fragment
+    from oleaster.cli.settings import config_for, recipes_behind
     from oleaster.config.rules import TO_FINETUNE, names_what_it_needs
 
     rules = (*TO_FINETUNE, names_what_it_needs(given.command))
-    recipe = recipe_behind_fragment(given)
-    if recipe is not None and given.own["config"] is None:
-        print(f"settings that are not given here come from {recipe}", file=sys.stderr)
-    config = config_for(given, recipe, rules)
+    config = config_for(given, recipes_behind(given), rules)
     assert config.output_path is not None  # the rules have seen to it
 
     from rich.console import Console

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, str] = {
     "finetune": "Fine-tune a model on your rows",
+    "run": "Do all that a recipe says: train, evaluate, export, passes of your own",
     "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
     "generate": "Answer one prompt",
     "chat": "Talk to a model or run",

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from oleaster.cli.words import Given
 from oleaster.config.load import RECIPE_NAME, load_config
+from oleaster.config.recipe import read_recipe
 from oleaster.config.rules import Rule
 from oleaster.config.schema import Config
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-def config_for(given: Given, recipe: Path | None, rules: Sequence[Rule]) -> Config:
-    """Recipe below, typed settings above; libraries are told how loud they may be."""
+def config_for(given: Given, recipe: Path | Sequence[Path] | None, rules: Sequence[Rule]) -> Config:
+    """Recipe (or several, the last on top) below, typed settings above; libraries are told how loud they may be."""
     config = load_config(recipe, given.settings, rules=rules)
     set_log_level(config.log_level)
     return config
 
 
-def recipe_behind_fragment(given: Given) -> Path | None:
-    """The recipe of a `finetune`: `--config`, else, when the command names no model or no rows, the `oleaster.yaml`
-    of the output folder (that run again, with what is typed changed) or of the current folder.
+def recipes_behind(given: Given) -> list[Path]:
+    """The recipes that a command with `--config` rests on, the lowest first.
 
-    A command that names both is complete: what an earlier run had set must not slip into it.
+    When neither they nor the command line name a model and rows, the lowest is the `oleaster.yaml` of the output
+    folder (that run again, with what is given changed) or of the current folder; the user is told. What names both is
+    complete: nothing that an earlier run had set must slip into it.
     """
-    if given.own["config"] is not None:
-        return given.own["config"]
-    typed = given.settings
-    if "model_name_or_path" in typed and ("data_name" in typed or "data_files" in typed):
-        return None
-    folders = [Path(str(typed["output_path"]))] if typed.get("output_path") else []
-    return next((f / RECIPE_NAME for f in (*folders, Path()) if (f / RECIPE_NAME).is_file()), None)
+    named = [Path(path) for path in given.own["config"] or ()]
+    settings = dict(given.settings)
+    for path in named:
+        settings |= read_recipe(path).values
+    if "model_name_or_path" in settings and ("data_name" in settings or "data_files" in settings):
+        return named
+    folders = [Path(str(given.settings["output_path"]))] if given.settings.get("output_path") else []
+    below = next((f / RECIPE_NAME for f in (*folders, Path()) if (f / RECIPE_NAME).is_file()), None)
+    if below is None or below in named:
+        return named
+    print(f"settings that are not given here come from {below}", file=sys.stderr)
+    return [below, *named]
 
 
 def set_log_level(level: int) -> None:

@@ -19,7 +19,7 @@ RECIPE_NAME = "oleaster.yaml"
 
 
 def load_config(
-    recipe: Path | None = None,
+    recipe: Path | Sequence[Path] | None = None,
     overrides: Mapping[str, object] = {},
     *,
     rules: Sequence[Rule] = ALWAYS,
@@ -27,14 +27,16 @@ def load_config(
     """Read a recipe and lay `overrides` over it.
 
     Args:
-        recipe: a YAML file with the sections of `Config`.
+        recipe: a YAML file with the sections of `Config`; of several the later ones are laid over the earlier.
         overrides: flag name (or alias) -> value, as text (`"1e-4"`, `"a,b"`) or typed; None sets the default back.
         rules: what must hold between settings; see `config.rules`.
 
     Raises:
         ConfigError: all unknown keys, wrong values and broken rules together, each with its file and line or flag.
     """
-    read = read_recipe(recipe) if recipe else Recipe()
+    read = Recipe()
+    for path in [recipe] if isinstance(recipe, Path) else recipe or ():
+        read.lay_over(read_recipe(path))
     problems: list[UserError] = list(read.problems)
     for name, value in overrides.items():
         word = name.replace("-", "_")
@@ -61,6 +63,20 @@ def replace(config: Config, **leaves: object) -> Config:
     Raises: ConfigError for unknown names and wrong values.
     """
     return load_config(None, {**leaf_values(config), **leaves})
+
+
+def lay_over(config: Config, leaves: Mapping[str, object]) -> Config:
+    """The same recipe with some leaves changed, each as text or typed. Raises: ConfigError for wrong values."""
+    if not leaves:
+        return config
+    changed, wrong = _build({**leaf_values(config), **leaves}, {})
+    collect(list(wrong.values()))
+    return changed
+
+
+def wrong_leaves(leaves: Mapping[str, object]) -> Mapping[str, ConfigError]:
+    """Flag name -> why its value is refused, for those of `leaves` that are."""
+    return _build(leaves, {})[1]
 
 
 def recipe_text(config: Config) -> str:
@@ -143,6 +159,8 @@ def _wrong_value(flag: Flag, value: object, detail: Mapping[str, object], where:
         return ConfigError("a value is missing", where=where, remedy=f"write {flag.default} (the default) or another")
     if wanted:
         return ConfigError(f"{shown} is {wanted}", where=where, remedy=flag.help)
+    if kind == "value_error":  # a validator of our own, which says all of it
+        return ConfigError(str(detail["msg"]).removeprefix("Value error, "), where=where, remedy=flag.help)
     message = str(detail["msg"]).replace("Input should", "must", 1)
     return ConfigError(f"{shown} {message}", where=where, remedy=flag.help)
 

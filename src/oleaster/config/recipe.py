@@ -24,9 +24,15 @@ class Recipe:
 
     values: dict[str, object] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
-    """Flag name -> `file:line: section.key`."""
+    """Flag name -> `file:line: section.key`; of what lies deeper, `passes.prune.sparsity` -> its line as well."""
     problems: list[ConfigError] = field(default_factory=list)
     """Keys that are unknown, misplaced or given twice."""
+
+    def lay_over(self, other: Recipe) -> None:
+        """What `other` gives goes before what this one gives."""
+        self.values |= other.values
+        self.where |= other.where
+        self.problems += other.problems
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -42,7 +48,7 @@ def read_recipe(path: Path) -> Recipe:
         if key in sections():
             _read_section(path, key, value, recipe)
         elif key in top:
-            _enter(recipe, top[key], value, _line(path, key_node))
+            _enter(path, recipe, top[key], value, _line(path, key_node))
         else:
             recipe.problems.append(_unknown_key(key, "", _line(path, key_node)))
     return recipe
@@ -58,14 +64,29 @@ def _read_section(path: Path, section: str, node: yaml.Node, recipe: Recipe) -> 
     known = {flag.key: flag for flag in config_flags().values() if flag.section == section}
     for key, key_node, value in _pairs(path, node, recipe):
         if key in known:
-            _enter(recipe, known[key], value, _line(path, key_node))
+            _enter(path, recipe, known[key], value, _line(path, key_node))
         else:
             recipe.problems.append(_unknown_key(key, section, _line(path, key_node)))
 
 
-def _enter(recipe: Recipe, flag: Flag, node: yaml.Node, where: str) -> None:
+def _enter(path: Path, recipe: Recipe, flag: Flag, node: yaml.Node, where: str) -> None:
     recipe.values[flag.name] = _plain(node)
     recipe.where[flag.name] = f"{where}: {flag.place}"
+    recipe.where |= {name: f"{path}:{line}: {name}" for name, line in _deeper(flag.place, node)}
+
+
+def _deeper(place: str, node: yaml.Node) -> Iterator[tuple[str, int]]:
+    """(place, line) of every key and word inside of a value; a list does not count as a level."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = f"{place}.{key.value}"
+            yield inner, key.start_mark.line + 1
+            yield from _deeper(inner, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            if isinstance(item, yaml.ScalarNode):
+                yield f"{place}.{item.value}", item.start_mark.line + 1
+            yield from _deeper(place, item)
 
 
 def _pairs(path: Path, node: yaml.MappingNode, recipe: Recipe) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
@@ -153,15 +174,32 @@ def write_recipe(values: Mapping[str, object], defaults: frozenset[str], heading
             section = flag.section
             lines += ["", f"{section}:"]
         indent = "  " if section else ""
-        line = f"{indent}{flag.key}: {_scalar(values[flag.name])}"
-        lines.append(f"{line:<48}  # default" if flag.name in defaults else line)
+        first, *more = [f"{indent}{line}" for line in _entry(flag.key, values[flag.name])]
+        lines += [f"{first:<48}  # default" if flag.name in defaults else first, *more]
     return "\n".join(lines) + "\n"
+
+
+def _entry(key: str, value: object) -> list[str]:
+    """`key: value`; a list that holds mappings has a line for each entry."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [f"{key}:", *(f"  - {_scalar(item).removeprefix('{').removesuffix('}')}" for item in value)]
+    return [f"{key}: {_scalar(value)}"]
 
 
 def _scalar(value: object) -> str:
     """One value on one line; text with line breaks or spaces at an end in double quotes."""
-    words = value if isinstance(value, list) else [value]
-    odd = any(isinstance(word, str) and (word != word.strip() or not word.isprintable()) for word in words)
+    odd = any(word != word.strip() or not word.isprintable() for word in _texts(value))
     style = '"' if odd else None
-    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=2**31, allow_unicode=True)
+    text = yaml.safe_dump(
+        value, default_flow_style=True, default_style=style, width=2**31, allow_unicode=True, sort_keys=False
+    )
     return text.removesuffix("...\n").strip("\n")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text inside of a value."""
+    if isinstance(value, str):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in inner:
+        yield from _texts(part)

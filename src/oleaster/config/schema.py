@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from oleaster.config.steps import Step, read_steps
 
 
 class Section(BaseModel):
@@ -43,6 +45,10 @@ def _newlines(value: object) -> object:
 
 Text = Annotated[str, BeforeValidator(_newlines)]
 Words = Annotated[list[str], BeforeValidator(_split_commas)]
+_StepSettings = dict[str, dict[str, Any] | None]
+Steps = Annotated[
+    list[Step], BeforeValidator(read_steps, json_schema_input_type=str | _StepSettings | list[str | _StepSettings])
+]
 Names = Annotated[list[str] | str, BeforeValidator(_split_names)]
 
 
@@ -251,6 +257,8 @@ class Config(Section):
     """0 debug, 1 info, 2 warning, 3 error, 4 critical: what libraries may print."""
     plugins: Annotated[list[Path], BeforeValidator(_split_commas)] = []
     """Python files that register metrics, losses, methods or passes."""
+    passes: Steps = ["finetune", "evaluate", "onnx"]  # type: ignore[assignment]  # read_steps makes steps of them
+    """Steps of `oleaster run`, in order: names, or name: {type: ..., setting: value}."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     method: MethodConfig = LoraConfig()

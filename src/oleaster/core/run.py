@@ -127,7 +127,7 @@ class Run:
         new = not folder.exists()
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder):
             sweep(folder)
             if run.is_done:
                 _refuse_finished(run, recipe, resume)
@@ -185,7 +185,7 @@ class Run:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. The system frees it when the process ends, however it ends."""
     from filelock import FileLock, Timeout
 
@@ -236,7 +236,7 @@ def _refuse_foreign(run: Run) -> None:
         raise ConfigError(f"the folder holds files that are not of a run: {some}", where=where, remedy=remedy)
 
 
-_NO_MATTER = {"output_path", "log_level", "training.resume"}
+_NO_MATTER = {"output_path", "log_level", "passes", "training.resume"}
 """Settings that do not change what a finished run would have made."""
 
 

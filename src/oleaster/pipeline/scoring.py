@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    path: Path | str, config: Config, base: bool = True, output: Path | None = None, adapter: str | None = None
+    path: Path | str,
+    config: Config,
+    base: bool = True,
+    output: Path | None = None,
+    adapter: str | None = None,
+    recipe: Path | None = None,
 ) -> list[Report]:
     """Score a run, model or artifact on rows; a run also against its base.
 
@@ -29,6 +34,7 @@ def evaluate(
         base: score the base as well, first.
         output: folder for the reports and predictions; default: `predictions` of a run.
         adapter: name of one that an artifact of `generate_adapter` carries.
+        recipe: that of the training behind a model that carries none; it says which rows were held out.
     """
     from oleaster.core.artifact import Artifact
     from oleaster.core.plugins import load_plugins
@@ -49,7 +55,9 @@ def evaluate(
 
         if config.evaluation.answer_with == "labels":
             raise ConfigError("an artifact answers with any text", where="answer_with", remedy="--answer_with text")
-        examples, encoded, choices = _rows_to_score(config, load_tokenizer(Path(path)), recipe_of(path, adapter))
+        examples, encoded, choices = _rows_to_score(
+            config, load_tokenizer(Path(path)), recipe_of(path, adapter) or recipe
+        )
         predictor = OnnxPredictor(Path(path), adapter, threads=config.training.num_threads)
         return [scored(predictor, "artifact")]
     refuse_adapter(path, adapter)
@@ -58,7 +66,7 @@ def evaluate(
     use_threads(config)
     source, trained = parts(path, config)
     loaded = load_part(source, config)
-    examples, encoded, choices = _rows_to_score(config, loaded.tokenizer, recipe_of(path))
+    examples, encoded, choices = _rows_to_score(config, loaded.tokenizer, recipe_of(path) or recipe)
     reports = [scored(TorchPredictor(loaded, "base"), "base")] if trained is None or base else []
     if trained is not None:
         attach(loaded, trained)

@@ -33,6 +33,7 @@ def auto_opt(
     output: Path,
     adapter: Path | None = None,
     on_progress: Progress = lambda _: None,
+    recipe: Path | None = None,
 ) -> Artifact:
     """Export a run, or a model with or without an adapter, for ONNX Runtime; `config.export` says how.
 
@@ -42,6 +43,7 @@ def auto_opt(
         path: a run, its `model`, any model folder, hub id or .gguf file.
         output: the artifact's folder; an artifact that is there stays until the new one is complete.
         adapter: PEFT adapter folder to merge in; default: that of the run.
+        recipe: that of the training behind a model that is no run's; it says which rows were held out.
 
     Raises:
         UserError: before any work.
@@ -60,8 +62,9 @@ def auto_opt(
     adapter = adapter or own
     if run is not None and adapter is None and run.adapter.is_dir():
         on_progress(f"{path} is the base of a run: its adapter is left out (--adapter_path {run.adapter} adds it)")
-    recipe = load_config(run.recipe) if run else None
-    rows = _held_rows(config, recipe, tokenizer)
+    trained = run.recipe if run else recipe
+    behind = load_config(trained) if trained else None
+    rows = _held_rows(config, behind, tokenizer)
     if rows.note:
         on_progress(rows.note)
     tuned_by = run if run is not None and (adapter is not None or not run.adapter.is_dir()) else None
@@ -75,7 +78,7 @@ def auto_opt(
         config.export,
         calibration=rows.calibration,
         origin=Origin(*origin),
-        recipe=recipe_text(_carried(config, recipe)),
+        recipe=recipe_text(_carried(config, behind)),
         system_prompt=config.data.system_prompt,
         max_new_tokens=config.evaluation.max_new_tokens,
         on_progress=on_progress,

@@ -10,7 +10,7 @@ import pytest
 
 from oleaster.cli import finetune
 from oleaster.cli.finetune import kept
-from oleaster.cli.settings import config_for, recipe_behind_fragment, set_log_level
+from oleaster.cli.settings import config_for, recipes_behind, set_log_level
 from oleaster.cli.words import Given, parse
 from oleaster.config.load import replace, save_config
 from oleaster.config.rules import ALWAYS
@@ -34,30 +34,40 @@ def typed(*words: str) -> Given:
     return parse(finetune.command(), words)
 
 
-def test_a_named_recipe_wins(project: Path) -> None:
+def test_named_recipes_that_are_complete_stand_alone(project: Path) -> None:
     save_config(EARLIER, project / "oleaster.yaml")
-    assert recipe_behind_fragment(typed("--config", "other.yaml")) == Path("other.yaml")
+    save_config(EARLIER, project / "other.yaml")
+    assert recipes_behind(typed("--config", "other.yaml")) == [Path("other.yaml")]
+
+
+def test_a_named_fragment_is_laid_over_the_folders_recipe(project: Path) -> None:
+    save_config(EARLIER, project / "oleaster.yaml")
+    (project / "fast.yaml").write_text("training: {max_steps: 2}\n")
+    (project / "more.yaml").write_text("seed: 5\n")
+    given = typed("--config", "fast.yaml", "more.yaml")
+    assert recipes_behind(given) == [Path("oleaster.yaml"), Path("fast.yaml"), Path("more.yaml")]
+    assert config_for(given, recipes_behind(given), ALWAYS) == replace(EARLIER, max_steps=2, seed=5)
 
 
 def test_a_fragment_goes_on_from_its_output_folder_then_the_current_one(project: Path) -> None:
-    assert recipe_behind_fragment(typed("--output_path", "runs/a")) is None
+    assert recipes_behind(typed("--output_path", "runs/a")) == []
     save_config(EARLIER, project / "oleaster.yaml")
-    assert recipe_behind_fragment(typed("--logging_steps", "10")) == Path("oleaster.yaml")
-    assert recipe_behind_fragment(typed("--output_path", "runs/a")) == Path("oleaster.yaml")
+    assert recipes_behind(typed("--logging_steps", "10")) == [Path("oleaster.yaml")]
+    assert recipes_behind(typed("--output_path", "runs/a")) == [Path("oleaster.yaml")]
     save_config(EARLIER, project / "runs/a/oleaster.yaml")
-    assert recipe_behind_fragment(typed("--output_path", "runs/a")) == Path("runs/a/oleaster.yaml")
+    assert recipes_behind(typed("--output_path", "runs/a")) == [Path("runs/a/oleaster.yaml")]
 
 
 def test_nothing_of_an_earlier_run_slips_into_a_complete_command(project: Path) -> None:
     save_config(EARLIER, project / "oleaster.yaml")
-    assert recipe_behind_fragment(typed("-m", "M", "-d", "D")) is None
-    assert recipe_behind_fragment(typed("-m", "M", "--data_files", "x")) is None
+    assert recipes_behind(typed("-m", "M", "-d", "D")) == []
+    assert recipes_behind(typed("-m", "M", "--data_files", "x")) == []
 
 
 def test_typed_settings_go_before_the_recipe(project: Path) -> None:
     save_config(EARLIER, project / "oleaster.yaml")
     given = typed("--max_steps", "9", "--log_level", "1")
-    config = config_for(given, recipe_behind_fragment(given), ALWAYS)
+    config = config_for(given, recipes_behind(given), ALWAYS)
     assert config == replace(EARLIER, max_steps=9, log_level=1)
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
 

@@ -14,7 +14,7 @@ from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError
 
 FINETUNE = finetune.command()
-TRAINING_FLAGS = {name: flag for name, flag in config_flags().items() if flag.section != "export"}
+TRAINING_FLAGS = {name: flag for name, flag in config_flags().items() if flag.section != "export" and name != "passes"}
 
 
 def settings(*words: str) -> dict[str, object]:

@@ -1,0 +1,93 @@
+"""`oleaster run` as a process: a whole recipe on the tiny model, taken up again, killed, with a pass of one's own."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from command_line import Program
+
+from oleaster.core.artifact import Artifact
+from oleaster.core.line import Line
+from oleaster.core.run import Run
+
+PRUNE = Path(__file__).parents[2] / "examples" / "passes" / "prune.py"
+RECIPE = """\
+model: {{model_name_or_path: {tiny}}}
+data: {{data_files: {rows}, prompt_field: phrase, completion_field: tone}}
+training: {{max_steps: {steps}, per_device_train_batch_size: 4, learning_rate: 1e-2, num_threads: 1}}
+watch: {{eval_steps: 3, save_steps: 3}}
+evaluation: {{max_new_tokens: 8}}
+export: {{precision: fp32}}
+passes: {passes}
+"""
+
+
+@pytest.fixture
+def project(tiny: Path, rows: Path, tmp_path: Path) -> Path:
+    """A folder with a recipe of all steps."""
+    passes = f"[finetune, merge, {{prune: {{sparsity: 0.2}}}}, evaluate, onnx]\nplugins: [{PRUNE}]"
+    (tmp_path / "line.yaml").write_text(RECIPE.format(tiny=tiny, rows=rows, steps=6, passes=passes))
+    return tmp_path
+
+
+def test_a_recipe_is_done_taken_as_it_is_and_done_again_where_it_changed(program: Program, project: Path) -> None:
+    done = program("run", "line.yaml", cwd=project)
+    work = project / "runs" / "line"
+    assert Run(work / "finetune").is_done
+    assert "weights are zero now" in done.stdout
+    assert json.loads((work / "evaluate" / "base" / "report.json").read_text())["metrics"]["exact_match"]
+    assert Artifact.open(work / "onnx", verify=True).precision == "fp32"
+    assert [step["reused"] for step in Line(work).read_record()] == [False] * 5
+
+    again = program("run", "line.yaml", cwd=project)
+    assert again.stdout.count("is done, nothing it is made from has changed") == 5
+
+    recipe = (project / "line.yaml").read_text().replace("0.2", "0.4")
+    (project / "line.yaml").write_text(recipe)
+    changed = program("run", "line.yaml", cwd=project).stdout
+    assert "[3/5] prune: sparsity was 0.2, is 0.4" in changed
+    assert changed.count("is done, nothing it is made from has changed") == 2
+    assert {path.name.rpartition("-")[0] for path in (work / "earlier").iterdir()} == {"prune", "evaluate", "onnx"}
+
+
+def test_a_killed_line_goes_on_where_it_was(program: Program, project: Path) -> None:
+    recipe = (project / "line.yaml").read_text()
+    (project / "line.yaml").write_text(recipe.replace("max_steps: 6", "max_steps: 600"))
+    work = project / "runs" / "line"
+    process = program.start("run", "line.yaml", "--passes=finetune", cwd=project)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "validation loss" in line and "step 30/" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    assert not Run(work / "finetune").is_done
+    done = program("run", "line.yaml", "--passes=finetune", cwd=project)
+    assert "[1/1] finetune: goes on where it was stopped" in done.stdout
+    assert "step 3/600" not in done.stdout
+    assert Run(work / "finetune").summary["steps"] == 600
+
+
+def test_what_is_wrong_is_said_with_its_lines_before_anything_is_made(program: Program, project: Path) -> None:
+    recipe = (
+        (project / "line.yaml").read_text().replace("sparsity: 0.2", "sparsty: 0.2").replace("evaluate,", "evalute,")
+    )
+    (project / "line.yaml").write_text(recipe)
+    done = program("run", "line.yaml", cwd=project, code=2)
+    assert "line.yaml:7: passes.prune.sparsty: the pass 'prune' has no setting 'sparsty'" in done.stderr
+    assert "line.yaml:7: passes.evalute: there is no pass 'evalute'" in done.stderr
+    assert "did you mean 'evaluate'?" in done.stderr
+    assert not (project / "runs").exists()
+
+
+def test_a_fragment_is_laid_over_the_folders_recipe(program: Program, project: Path) -> None:
+    (project / "line.yaml").rename(project / "oleaster.yaml")
+    (project / "short.yaml").write_text("passes: [finetune]\ntraining: {max_steps: 3}\n")
+    foreseen = program("run", "--config", "short.yaml", "--dry_run", cwd=project)
+    assert "settings that are not given here come from oleaster.yaml" in foreseen.stderr
+    assert "finetune  would be done: for the first time" in foreseen.stdout
+    assert "onnx" not in foreseen.stdout
+    assert not (project / "runs").exists()
