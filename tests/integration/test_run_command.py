@@ -18,7 +18,7 @@ RECIPE = """\
 model: {{model_name_or_path: {tiny}}}
 data: {{data_files: {rows}, prompt_field: phrase, completion_field: tone}}
 training: {{max_steps: {steps}, per_device_train_batch_size: 4, learning_rate: 1e-2, num_threads: 1}}
-watch: {{eval_steps: 3, save_steps: 3}}
+watch: {{eval_steps: 3, save_steps: 3, early_stopping_patience: 0}}
 evaluation: {{max_new_tokens: 8}}
 export: {{precision: fp32}}
 passes: {passes}
@@ -55,7 +55,7 @@ def test_a_recipe_is_done_taken_as_it_is_and_done_again_where_it_changed(program
 
 def test_a_killed_line_goes_on_where_it_was(program: Program, project: Path) -> None:
     recipe = (project / "line.yaml").read_text()
-    (project / "line.yaml").write_text(recipe.replace("max_steps: 6", "max_steps: 600"))
+    (project / "line.yaml").write_text(recipe.replace("max_steps: 6", "max_steps: 120"))
     work = project / "runs" / "line"
     process = program.start("run", "line.yaml", "--passes=finetune", cwd=project)
     assert process.stdout is not None
@@ -67,8 +67,8 @@ def test_a_killed_line_goes_on_where_it_was(program: Program, project: Path) -> 
     assert not Run(work / "finetune").is_done
     done = program("run", "line.yaml", "--passes=finetune", cwd=project)
     assert "[1/1] finetune: goes on where it was stopped" in done.stdout
-    assert "step 3/600" not in done.stdout
-    assert Run(work / "finetune").summary["steps"] == 600
+    assert "step 3/120" not in done.stdout
+    assert Run(work / "finetune").summary["steps"] == 120
 
 
 def test_what_is_wrong_is_said_with_its_lines_before_anything_is_made(program: Program, project: Path) -> None:
