@@ -76,7 +76,9 @@ def _row(flag: Flag) -> str:
     name = f"`{flag.key}`" + (f" (`--{flag.name}`)" if flag.name != flag.key else "")
     choices = f" One of: {', '.join(flag.choices)}." if flag.choices else ""
     default = "" if flag.default is None else f"`{json.dumps(flag.default)}`"
-    return f"| {name} | {default} | {flag.help}{choices} |".replace("\\", "\\\\")
+    own = "".join(f"; {method}: `{json.dumps(value)}`" for method, value in flag.defaults.items())
+    only = f" ({', '.join(flag.only)})" if flag.only else ""
+    return f"| {name} | {default}{own} | {flag.help}{choices}{only} |".replace("\\", "\\\\")
 
 
 if __name__ == "__main__":

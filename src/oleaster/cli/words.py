@@ -183,6 +183,8 @@ def _flag_lines(flag: Flag, bare: bool = False) -> str:
     text = flag.help
     if flag.choices:
         text += f" One of: {', '.join(flag.choices)}."
+    if flag.only:
+        text += f" ({', '.join(flag.only)})"
     if shown := _default(flag):
         text += f" [{shown}]"
     lines = textwrap.wrap(text, _WIDTH - _COLUMN, break_long_words=False, break_on_hyphens=False) or [""]
@@ -191,10 +193,19 @@ def _flag_lines(flag: Flag, bare: bool = False) -> str:
 
 
 def _default(flag: Flag) -> str:
-    if flag.default is None or flag.default == [] or flag.default is False:
+    """`3`, or `3; loha, lokr: 8` where methods have defaults of their own."""
+    values: dict[str, list[str]] = {_shown(default): [] for default in flag.defaults.values()}
+    for method, default in flag.defaults.items():
+        values[_shown(default)].append(method)
+    own = [f"{', '.join(methods)}: {shown}" for shown, methods in values.items() if shown]
+    return "; ".join(part for part in (_shown(flag.default), *own) if part)
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == [] or default is False:
         return ""
-    if isinstance(flag.default, list):
-        return ",".join(map(str, flag.default))
-    if isinstance(flag.default, float):
-        return f"{flag.default:g}"
-    return str(flag.default).lower() if flag.default is True else str(flag.default)
+    if isinstance(default, list):
+        return ",".join(map(str, default))
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default).lower() if default is True else str(default)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from oleaster.config.schema import Config, Section
+from oleaster.config.fields import Section
+from oleaster.config.methods import method_types
+from oleaster.config.schema import Config
 
 Kind = Literal["switch", "integer", "number", "text", "path", "list"]
 
@@ -66,26 +68,35 @@ class Flag:
     """Name inside its section; the same as `name` but for the method, which is `method.type`."""
     short: str | None = None
     aliases: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    """Types of the section (methods) that have it; empty = it is not about a type."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Type of the section, or of the method -> its own default, where that is another one."""
 
     @property
     def place(self) -> str:
         """`section.key` as a recipe has it."""
         return f"{self.section}.{self.key}" if self.section else self.key
 
+    def default_of(self, method: str) -> Any:
+        """The default with this method."""
+        return self.defaults.get(method, self.default)
+
 
 @lru_cache(maxsize=1)
-def sections() -> dict[str, type[Section]]:
-    """Section name -> its class, in the order of the recipe."""
-    fields = Config.model_fields.items()
-    return {name: field.annotation for name, field in fields if _is_section(field.annotation)}  # type: ignore[misc]
+def sections() -> dict[str, tuple[type[Section], ...]]:
+    """Section name -> its class, or the classes that its `type` chooses from, in the order of the recipe."""
+    found = {name: _section_classes(field.annotation) for name, field in Config.model_fields.items()}
+    return {name: classes for name, classes in found.items() if classes}
 
 
 @lru_cache(maxsize=1)
 def config_flags() -> dict[str, Flag]:
     """Every leaf of `Config` as a flag, by name, in the order of the recipe."""
-    top = [("", key, field) for key, field in Config.model_fields.items() if key not in sections()]
-    inner = [(name, key, field) for name, cls in sections().items() for key, field in cls.model_fields.items()]
-    flags = [_flag(section, key, field) for section, key, field in top + inner]
+    flags = [_flag("", key, field) for key, field in Config.model_fields.items() if key not in sections()]
+    for name, classes in sections().items():
+        for key in dict.fromkeys(key for cls in classes for key in cls.model_fields):
+            flags.append(_flag_of_types(name, key, [cls for cls in classes if key in cls.model_fields], classes))
     return {flag.name: flag for flag in flags}
 
 
@@ -113,6 +124,24 @@ def _flag(section: str, key: str, field: FieldInfo) -> Flag:
     )
 
 
+def _flag_of_types(section: str, key: str, having: Sequence[type[Section]], classes: Sequence[type[Section]]) -> Flag:
+    """One flag for a leaf that stands in several classes of a section."""
+    first = _flag(section, key, having[0].model_fields[key])
+    if len(classes) == 1:
+        return replace(first, defaults=_by_method(key, first.default) if section == "training" else {})
+    types = {cls.model_fields["type"].default: cls.model_fields[key].default for cls in having}
+    if key == "type":
+        return replace(first, choices=tuple(types))
+    other = {name: default for name, default in types.items() if default != first.default}
+    return replace(first, only=tuple(types), defaults=other)
+
+
+def _by_method(key: str, default: Any) -> dict[str, Any]:
+    """Defaults of a training setting that a method has its own for."""
+    own = {name: getattr(cls, key, default) for name, cls in method_types().items()}
+    return {name: value for name, value in own.items() if value != default}
+
+
 def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...]]:
     """What a value looks like, and the words it is chosen from (if any)."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -129,5 +158,9 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...]]:
     return kinds_of_types.get(annotation, "text"), ()
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def _section_classes(annotation: Any) -> tuple[type[Section], ...]:
+    """The classes of a section: one, or those of a union."""
+    if typing.get_origin(annotation) in (typing.Union, UnionType):
+        parts = typing.get_args(annotation)
+        return parts if all(_section_classes(part) for part in parts) else ()
+    return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Section) else ()

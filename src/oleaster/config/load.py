@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from oleaster.config.flags import ALIASES, Flag, config_flags
+from oleaster.config.flags import ALIASES, Flag, config_flags, sections
 from oleaster.config.recipe import Recipe, read_recipe, write_recipe
 from oleaster.config.rules import ALWAYS, Rule, broken_rules
 from oleaster.config.schema import Config
@@ -16,6 +16,8 @@ from oleaster.core.files import atomic_write_text
 
 RECIPE_NAME = "oleaster.yaml"
 """The resolved recipe inside a run's folder."""
+_LORA = "lora"
+"""The method where none is named."""
 
 
 def load_config(
@@ -36,8 +38,11 @@ def load_config(
     """
     read = Recipe()
     for path in [recipe] if isinstance(recipe, Path) else recipe or ():
-        read.lay_over(read_recipe(path))
+        over = read_recipe(path)
+        _make_way(read, over.values)
+        read.lay_over(over)
     problems: list[UserError] = list(read.problems)
+    _make_way(read, overrides)
     for name, value in overrides.items():
         word = name.replace("-", "_")
         flag = config_flags().get(ALIASES.get(word, word))
@@ -62,28 +67,29 @@ def replace(config: Config, **leaves: object) -> Config:
 
     Raises: ConfigError for unknown names and wrong values.
     """
-    return load_config(None, {**leaf_values(config), **leaves})
+    return load_config(None, {**_beside(leaf_values(config), leaves), **leaves})
 
 
 def lay_over(config: Config, leaves: Mapping[str, object]) -> Config:
     """The same recipe with some leaves changed, each as text or typed. Raises: ConfigError for wrong values."""
     if not leaves:
         return config
-    changed, wrong = _build({**leaf_values(config), **leaves}, {})
+    changed, wrong = _build({**_beside(leaf_values(config), leaves), **leaves}, {})
     collect(list(wrong.values()))
     return changed
 
 
 def wrong_leaves(leaves: Mapping[str, object]) -> Mapping[str, ConfigError]:
-    """Flag name -> why its value is refused, for those of `leaves` that are."""
-    return _build(leaves, {})[1]
+    """Flag name -> why its value is refused, for those of `leaves` that are, whatever the method is."""
+    of_methods = [flag.only[0] for name, flag in config_flags().items() if name in leaves and flag.only]
+    return _build({"method": of_methods[0] if of_methods else _LORA, **leaves}, {})[1]
 
 
 def recipe_text(config: Config) -> str:
     """The resolved recipe as YAML, settings that are at their default marked; reads back equal to `config`."""
     from importlib.metadata import version  # 15 ms that no other caller of this module needs
 
-    values, defaults = leaf_values(config), leaf_values(Config())
+    values, defaults = leaf_values(config), leaf_values(_build({"method": config.method.type}, {})[0])
     same = frozenset(name for name in values if values[name] == defaults[name])
     heading = f"Written by oleaster {version('oleaster')}. Runs again with: oleaster finetune --config {RECIPE_NAME}"
     return write_recipe(values, same, heading)
@@ -95,17 +101,29 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def leaf_values(config: Config) -> dict[str, object]:
-    """Flag name -> value as plain data (paths are text)."""
+    """Flag name -> value as plain data (paths are text); settings of other methods are not there."""
     tree = config.model_dump(mode="json")
-    return {
-        flag.name: tree[flag.section][flag.key] if flag.section else tree[flag.key] for flag in config_flags().values()
-    }
+    places = {flag.name: (tree[flag.section] if flag.section else tree, flag.key) for flag in config_flags().values()}
+    return {name: branch[key] for name, (branch, key) in places.items() if key in branch}
 
 
 def unknown_setting(name: str, where: str) -> ConfigError:
     """The error for a name that is no leaf of `Config`."""
     known = [*config_flags(), *ALIASES]
     return ConfigError("there is no such setting", where=where, remedy=near_names(name, known))
+
+
+def _beside(values: Mapping[str, object], leaves: Mapping[str, object]) -> dict[str, object]:
+    """Those of `values` that may stay when `leaves` are laid over them: another method has other settings."""
+    method = leaves.get("method") or values.get("method", _LORA)
+    flags = config_flags()
+    return {name: value for name, value in values.items() if not flags[name].only or method in flags[name].only}
+
+
+def _make_way(read: Recipe, leaves: Mapping[str, object]) -> None:
+    """Where `leaves` name a method, what only the recipe's method has goes with it."""
+    if leaves.get("method"):
+        read.values = _beside(read.values, leaves)
 
 
 def _build(values: Mapping[str, object], where: Mapping[str, str]) -> tuple[Config, dict[str, ConfigError]]:
@@ -116,15 +134,23 @@ def _build(values: Mapping[str, object], where: Mapping[str, str]) -> tuple[Conf
         wrong: dict[str, ConfigError] = {}
         for detail in error.errors(include_url=False):
             flag = _flag_at(detail["loc"])
-            wrong.setdefault(flag.name, _wrong_value(flag, values[flag.name], detail, where.get(flag.name, flag.name)))
+            place = where.get(flag.name, flag.name)
+            if detail["type"] == "extra_forbidden":
+                wrong.setdefault(flag.name, _of_another_method(flag, str(values.get("method", _LORA)), place))
+            else:
+                wrong.setdefault(flag.name, _wrong_value(flag, values[flag.name], detail, place))
     good = {name: value for name, value in values.items() if name not in wrong}
     return Config.model_validate(_tree(good)), wrong
 
 
 def _tree(values: Mapping[str, object]) -> dict[str, object]:
+    """The nested form of leaves, with what the chosen method sets in other sections where nothing else is said."""
+    method = str(values.get("method", _LORA))
+    flags = config_flags()
+    implied = {name: flag.defaults[method] for name, flag in flags.items() if not flag.only and method in flag.defaults}
     tree: dict[str, object] = {}
-    for name, value in values.items():
-        flag = config_flags()[name]
+    for name, value in {**implied, **values}.items():
+        flag = flags[name]
         branch = tree.setdefault(flag.section, {}) if flag.section else tree
         branch[flag.key] = value  # type: ignore[index]
     return tree
@@ -132,6 +158,8 @@ def _tree(values: Mapping[str, object]) -> dict[str, object]:
 
 def _flag_at(loc: tuple[int | str, ...]) -> Flag:
     """The leaf an error of pydantic is about; `loc` may go on inside of it (list index, union member)."""
+    if len(sections().get(str(loc[0]), ())) > 1:  # the type that was chosen stands between section and leaf
+        loc = (loc[0], *(loc[2:] or ("type",)))
     return next(
         flag
         for flag in config_flags().values()
@@ -139,12 +167,18 @@ def _flag_at(loc: tuple[int | str, ...]) -> Flag:
     )
 
 
+def _of_another_method(flag: Flag, method: str, where: str) -> ConfigError:
+    message = f"a setting of the method {' or '.join(flag.only)}; the method here is {method}"
+    return ConfigError(message, where=where, remedy=f"leave it out, or choose its method: --method {flag.only[0]}")
+
+
 def _wrong_value(flag: Flag, value: object, detail: Mapping[str, object], where: str) -> ConfigError:
     """One sentence from pydantic's finding, in the words of the recipe."""
     kind, shown = detail["type"], f"'{value}'"
-    if kind == "literal_error":
-        found = f"'{detail['input']}'"
-        return ConfigError(f"{found} is none of {', '.join(flag.choices)}", where=where, remedy=_choice(flag, detail))
+    if kind in ("literal_error", "union_tag_invalid"):
+        found = str(detail["input"] if kind == "literal_error" else value)
+        message = f"'{found}' is none of {', '.join(flag.choices)}"
+        return ConfigError(message, where=where, remedy=_choice(flag, found))
     wanted = {
         "bool_parsing": "neither true nor false",
         "bool_type": "neither true nor false",
@@ -165,6 +199,6 @@ def _wrong_value(flag: Flag, value: object, detail: Mapping[str, object], where:
     return ConfigError(f"{shown} {message}", where=where, remedy=flag.help)
 
 
-def _choice(flag: Flag, detail: Mapping[str, object]) -> str | None:
-    advice = near_names(str(detail["input"]), flag.choices)
+def _choice(flag: Flag, found: str) -> str | None:
+    advice = near_names(found, flag.choices)
     return advice if advice.startswith("did you mean") else None

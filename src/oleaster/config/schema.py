@@ -6,50 +6,29 @@ Hugging Face's TrainingArguments and PEFT wherever they have one. The docstring 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from oleaster.config.fields import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Text,
+    Words,
+    split_commas,
+)
+from oleaster.config.methods import LoraConfig, MethodConfig
 from oleaster.config.steps import Step, read_steps
 
-
-class Section(BaseModel):
-    """A frozen part of the tree: unknown keys are errors, field docstrings are descriptions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
-
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-
-
-def _split_commas(value: object) -> object:
-    """`a,b` -> [a, b]; a list stays as it is, so a name that holds a comma can stand in a YAML list."""
-    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
-
-
-def _split_names(value: object) -> object:
-    """`q_proj,v_proj` -> a list; one name, or a regular expression (which may hold commas), stays text."""
-    return _split_commas(value) if isinstance(value, str) and re.fullmatch(r"[\w.]+\s*(,[\w.,\s]*)", value) else value
-
-
-def _newlines(value: object) -> object:
-    r"""Backslash and n, as typed in a shell or in a plain YAML scalar, is a newline. The only place that does this."""
-    return value.replace("\\n", "\n") if isinstance(value, str) else value
-
-
-Text = Annotated[str, BeforeValidator(_newlines)]
-Words = Annotated[list[str], BeforeValidator(_split_commas)]
 _StepSettings = dict[str, dict[str, Any] | None]
 Steps = Annotated[
     list[Step], BeforeValidator(read_steps, json_schema_input_type=str | _StepSettings | list[str | _StepSettings])
 ]
-Names = Annotated[list[str] | str, BeforeValidator(_split_names)]
 
 
 class ModelConfig(Section):
@@ -104,28 +83,6 @@ class DataConfig(Section):
     """What happens to a longer row; truncated and dropped rows are counted."""
     max_samples: PositiveInt | None = None
     """Use at most this many training rows (the first ones after the split)."""
-
-
-class LoraConfig(Section):
-    """LoRA: y = W x + scale * B A x with W frozen (Hu et al. 2021)."""
-
-    type: Literal["lora"] = Field(default="lora", json_schema_extra={"flag": "method"})
-    """What is trained."""
-    lora_r: PositiveInt = 16
-    """Rank of the update."""
-    lora_alpha: PositiveFloat | None = None
-    """Scale is lora_alpha / lora_r; default: twice the rank."""
-    lora_dropout: Fraction = 0.0
-    """Dropout on the input of A."""
-    use_rslora: bool = False
-    """Scale is lora_alpha / sqrt(lora_r) (Kalajdzievski 2023)."""
-    target_modules: Names = "all-linear"
-    """Module names, a regular expression, or all-linear."""
-    modules_to_save: Words | None = None
-    """Modules that are trained whole beside the adapter."""
-
-
-MethodConfig = LoraConfig
 
 
 class TrainingConfig(Section):
@@ -202,7 +159,7 @@ class WatchConfig(Section):
     """Stop after this many validations without a better loss (0 = never)."""
     early_stopping_threshold: NonNegativeFloat = 0.0
     """Smallest fall of the validation loss that counts as better."""
-    report_to: Annotated[list[Literal["tensorboard", "none"]], BeforeValidator(_split_commas)] = ["none"]
+    report_to: Annotated[list[Literal["tensorboard", "none"]], BeforeValidator(split_commas)] = ["none"]
     """Further sinks beside the JSON lines."""
     logging_dir: Path | None = None
     """Folder of the TensorBoard files; default: output_path/logs."""
@@ -255,7 +212,7 @@ class Config(Section):
     """Seed of everything random."""
     log_level: Annotated[int, Field(ge=0, le=4)] = 3
     """0 debug, 1 info, 2 warning, 3 error, 4 critical: what libraries may print."""
-    plugins: Annotated[list[Path], BeforeValidator(_split_commas)] = []
+    plugins: Annotated[list[Path], BeforeValidator(split_commas)] = []
     """Python files that register metrics, losses, methods or passes."""
     passes: Steps = ["finetune", "evaluate", "onnx"]  # type: ignore[assignment]  # read_steps makes steps of them
     """Steps of `oleaster run`, in order: names, or name: {type: ..., setting: value}."""

@@ -25,6 +25,7 @@ class Full:
     """Trains everything. The file holds float32 under the hub's names; config and tokenizer come from the base."""
 
     trains_base = True
+    saves_model = True
 
     @classmethod
     def from_config(cls, config: Any) -> Full:

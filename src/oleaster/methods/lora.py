@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from oleaster.config.schema import LoraConfig
+from oleaster.config.methods import LoraConfig
 from oleaster.core.errors import ConfigError, ModelError, collect
 from oleaster.methods.adapter_files import CONFIG, AdapterFiles, read_adapter, write_adapter
 from oleaster.methods.targets import (
@@ -107,6 +107,8 @@ class Lora:
         Raises: ModelError when the folder is no adapter, or holds more than W + scale * B A and whole modules.
         """
         return _method_of(read_adapter(folder))
+
+    saves_model = False
 
     @property
     def trains_base(self) -> bool:

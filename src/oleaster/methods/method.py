@@ -22,6 +22,11 @@ class Method(Protocol):
         """True when weights of the base itself are trained: the base must then be loaded in float32."""
         ...
 
+    @property
+    def saves_model(self) -> bool:
+        """True when `save` writes the weights of a whole model instead of an adapter."""
+        ...
+
     def trained_numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """How many numbers would be trained on a base with these tensors (name -> shape); for estimates."""
         ...
@@ -35,7 +40,7 @@ class Method(Protocol):
         ...
 
     def save(self, model: nn.Module, folder: Path, base: str, revision: str) -> None:
-        """Write what was trained, in PEFT's layout."""
+        """Write what was trained: an adapter in PEFT's layout, or a model's weights in the hub's."""
         ...
 
     def load(self, model: nn.Module, folder: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oleaster.config.load import load_config
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, DataError
 from oleaster.pipeline.loading import attach, load_part, parts, recipe_of, refuse_adapter, run_of, use_threads
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from oleaster.data.papers import Encoded, Example
     from oleaster.evaluation.report import Report
     from oleaster.inference.predictor import Predictor
+    from oleaster.inference.torch_predictor import TorchPredictor
 
 
 def evaluate(
@@ -61,17 +63,36 @@ def evaluate(
         predictor = OnnxPredictor(Path(path), adapter, threads=config.training.num_threads)
         return [scored(predictor, "artifact")]
     refuse_adapter(path, adapter)
+    use_threads(config)
+    reports, examples = [], ()
+    for predictor in _torch_predictors(path, config, base):
+        if not reports:
+            tokenizer, found = predictor.loaded.tokenizer, recipe_of(path) or recipe
+            examples, encoded, choices = _rows_to_score(config, tokenizer, found)
+        reports.append(scored(predictor, predictor.name))
+    return reports
+
+
+def _torch_predictors(path: Path | str, config: Config, base: bool) -> Iterator[TorchPredictor]:
+    """The base of a run (with `base`) and the tuned model; of a model that is no run, that model as `base`.
+
+    A base and its adapter are one model in memory: use each predictor before the next one is asked for.
+    """
     from oleaster.inference.torch_predictor import TorchPredictor
 
-    use_threads(config)
-    source, trained = parts(path, config)
+    run, (source, adapter) = run_of(path), parts(path, config)
+    if run is not None and not run.adapter.is_dir():  # trained whole: its base is another model
+        if base:
+            began = config.model_copy(update={"model": load_config(run.recipe).model})
+            yield TorchPredictor(load_part(str(began.model.model_name_or_path), began), "base")
+        yield TorchPredictor(load_part(source, config), "tuned")
+        return
     loaded = load_part(source, config)
-    examples, encoded, choices = _rows_to_score(config, loaded.tokenizer, recipe_of(path) or recipe)
-    reports = [scored(TorchPredictor(loaded, "base"), "base")] if trained is None or base else []
-    if trained is not None:
-        attach(loaded, trained)
-        reports.append(scored(TorchPredictor(loaded, "tuned"), "tuned"))
-    return reports
+    if adapter is None or base:
+        yield TorchPredictor(loaded, "base")
+    if adapter is not None:
+        attach(loaded, adapter)
+        yield TorchPredictor(loaded, "tuned")
 
 
 Choices = tuple[tuple[int, ...], ...]

@@ -154,7 +154,7 @@ def _write_results(run: Run, ready: Ready, loaded: LoadedModel, method: Any, out
 
     model: Any = loaded.model
     config, base = ready.config, ready.base
-    if method.trains_base:
+    if method.saves_model:
         method.save(model.hub_model, run.model, base.source, base.revision)
         write_companions(base, run.model, {"dtype": "float32"})
     else:

@@ -9,8 +9,10 @@ from oleaster.config.schema import Config
 
 
 def test_every_leaf_is_a_flag_once() -> None:
-    leaves = sum(len(cls.model_fields) for cls in sections().values()) + len(Config.model_fields) - len(sections())
-    assert len(config_flags()) == leaves
+    leaves = {(name, key) for name, classes in sections().items() for cls in classes for key in cls.model_fields}
+    top = {("", key) for key in Config.model_fields if key not in sections()}
+    assert {(flag.section, flag.key) for flag in config_flags().values()} == leaves | top
+    assert len(config_flags()) == len(leaves | top)
 
 
 def test_every_flag_has_a_help_text() -> None:

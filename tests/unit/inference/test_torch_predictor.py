@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from oleaster.config.schema import LoraConfig
+from oleaster.config.methods import LoraConfig
 from oleaster.core.errors import DataError, ModelError
 from oleaster.inference.decoder_backend import DecoderBackend
 from oleaster.inference.predictor import Sampling

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from oleaster.config.schema import LoraConfig
+from oleaster.config.methods import LoraConfig
 from oleaster.core.errors import ConfigError, ModelError
 from oleaster.methods import count, get_method, trainable_parameters
 from oleaster.methods.lora import Lora, LoraLinear, attach_saved, attached

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oleaster.config.schema import LoraConfig
+from oleaster.config.methods import LoraConfig
 from oleaster.data.batch import pack
 from oleaster.data.papers import Encoded
 from oleaster.methods import count, get_method
