@@ -180,6 +180,21 @@ def test_the_base_of_a_run_alone_is_exported_with_a_word(program: Program, train
     assert Artifact.open(tmp_path / "onnx").run_id is None
 
 
+def test_a_merged_folder_for_plain_transformers_answers_as_the_run(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    words = ("auto-opt", trained, "-o", tmp_path / "merged", "--output_format=hf", "--precision=fp32")
+    done = program(*words, cwd=tmp_path)
+    assert climbed(done.stdout) == ["torch", "merged", "fp32", "transformers"]
+    asked = ("--dtype=float32", "--max_new_tokens=8")
+    assert answers(program, tmp_path / "merged", *asked) == answers(program, trained, *asked)
+    assert program("verify", tmp_path / "merged", cwd=tmp_path).stdout.endswith("every rung holds\n")
+    refused = program("auto-opt", trained, "-o", tmp_path / "g", "--output_format=gguf", cwd=tmp_path, code=2)
+    assert "the tokenizer is not byte-level BPE" in refused.stderr
+    refused = program(*words[:-1], "--precision=int8", cwd=tmp_path, code=2)
+    assert "hf is not written in int8" in refused.stderr
+
+
 def test_verify_climbs_again_from_torch(program: Program, exact: Export, tmp_path: Path) -> None:
     done = program("verify", exact.folder, cwd=tmp_path)
     assert done.stdout.endswith("every rung holds\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import torch
 pytest.importorskip("onnxruntime_genai")
 pytest.importorskip("peft")
 
+from oleaster.config.schema import ExportConfig
+from oleaster.data.papers import Encoded
 from oleaster.exporting.adapter_folder import read_lora
 from oleaster.exporting.adapters import add_branches, place, read_sites, write_adapter_file
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
+from oleaster.exporting.layouts.genai import quantise
 from oleaster.exporting.merge import merge
 from oleaster.exporting.rungs import TorchModel
 from oleaster.inference.onnx_predictor import OnnxPredictor
@@ -72,6 +76,34 @@ def test_graph_and_adapter_equal_torch(family: str, tmp_path: Path) -> None:
     merge(base, adapter, tmp_path / "merged")
     merged = TorchModel(tmp_path / "merged").target_logits(IDS, TARGETS)
     assert np.abs(merged - truth).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("precision", "allowed"), [("int8", 0.001), ("int4", 0.03)])
+def test_every_family_is_quantised_and_carries_adapters(
+    family: str, precision: str, allowed: float, tmp_path: Path
+) -> None:
+    base = make_tiny(family, tmp_path / "base")
+    adapter = random_adapter(base, tmp_path / "adapter")
+    build_graph(base, tmp_path / "graph")
+    finish_folder(base, tmp_path / "graph", [])
+    folder = tmp_path / precision
+    shutil.copytree(tmp_path / "graph", folder, ignore=shutil.ignore_patterns("model.onnx*"))
+    quantise(base, tmp_path / "graph", folder, precision, [Encoded(IDS, TARGETS, 1, 0)], ExportConfig())
+    bare = divergence(TorchModel(base).target_logits(IDS, TARGETS), OnnxPredictor(folder))
+    lora, sites = read_lora(adapter), read_sites(folder)
+    write_adapter_file(lora, sites, folder / "adapters" / "task.onnx_adapter")
+    add_branches(folder, list(place(lora, sites)))
+    tuned = TorchModel(base, adapter).target_logits(IDS, TARGETS)
+    active, idle = divergence(tuned, OnnxPredictor(folder, "task")), divergence(tuned, OnnxPredictor(folder))
+    assert max(bare, active) < allowed
+    assert idle > 0.3  # the adapter matters
+
+
+def divergence(truth: np.ndarray, model: OnnxPredictor) -> float:
+    """KL in nats per token."""
+    p, q = (torch.from_numpy(each).double().log_softmax(-1) for each in (truth, model.target_logits(IDS, TARGETS)))
+    return float((p.exp() * (p - q)).sum(-1).mean())
 
 
 def test_two_adapters_of_other_rank_and_modules_take_turns(tmp_path: Path) -> None:

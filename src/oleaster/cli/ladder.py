@@ -107,8 +107,8 @@ def choice_table(tried: Sequence[Candidate]) -> Table:
         figures = line.figures
         table.add_row(
             line.precision,
-            f"{line.size_mb:.1f}",
-            f"{line.memory_mb:.0f}",
+            _NONE if line.size_mb is None else f"{line.size_mb:.1f}",
+            _NONE if line.memory_mb is None else f"{line.memory_mb:.0f}",
             _NONE if figures.kl is None else f"{figures.kl:.2g}",
             _percent(figures.exact_match),
             line.verdict,

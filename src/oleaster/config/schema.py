@@ -179,7 +179,9 @@ class EvaluationConfig(Section):
 class ExportConfig(Section):
     """The shipped model: how small, how faithful, for what hardware."""
 
-    precision: Literal["auto", "fp32", "int8", "int4"] = "auto"
+    output_format: Literal["genai", "hf", "gguf"] = "genai"
+    """What runs it: ONNX Runtime GenAI, plain transformers (the adapter merged in), or llama.cpp."""
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"] = "auto"
     """Weights of the artifact; auto = the smallest one whose quality holds and whose memory fits."""
     memory: PositiveFloat | None = None
     """Memory the loaded model may take, in MB (1,000,000 bytes)."""
@@ -198,7 +200,7 @@ class ExportConfig(Section):
     provider: str = "CPUExecutionProvider"
     """ONNX Runtime execution provider."""
     use_ort_genai: bool = True
-    """Write a folder for ONNX Runtime GenAI; the only layout there is for generating models."""
+    """Write ONNX models for ONNX Runtime GenAI; nothing else runs a generating model on ONNX Runtime here."""
 
 
 class Config(Section):

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,23 @@ from oleaster.models.load import load_plain
 
 LOW = Format(4, 32, asymmetric=True)
 HIGH = Format(8, 64)
+
+
+@dataclass(frozen=True)
+class Grades:
+    """The two formats that weights are spread over, and what they cost where they are stored."""
+
+    low: Format = LOW
+    high: Format = HIGH
+    low_bits: float = LOW.bits_per_weight
+    high_bits: float = HIGH.bits_per_weight
+    """Per weight, scales included."""
+
+    def finest(self, columns: int) -> Format:
+        """The high format for a weight of so many columns."""
+        return self.high if columns % self.high.block == 0 else replace(self.high, block=self.low.block)
+
+
 DEFAULT_BITS = 6.0
 """Bits per weight of the default size, scales and table included."""
 HARM_PASSES = 16
@@ -41,23 +58,44 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Rows of a torch module's weight."""
+
+    module: nn.Linear
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """float32 [rows, K], detached."""
+        return self.module.weight.detach()[self.start : self.stop]
+
+    @property
+    def gradient(self) -> torch.Tensor:
+        """[rows, K]; raises when no backward pass was made."""
+        assert self.module.weight.grad is not None
+        return self.module.weight.grad[self.start : self.stop]
+
+
+@dataclass(frozen=True)
 class Linear:
-    """A weight of the graph and the torch modules whose rows it stacks."""
+    """A weight as it is stored, and the torch weights whose rows it stacks."""
 
     name: str
-    modules: tuple[nn.Linear, ...]
+    pieces: tuple[Piece, ...]
 
     @property
     def weight(self) -> torch.Tensor:
         """float32 [N, K]"""
-        return torch.cat([module.weight.detach() for module in self.modules])
+        return torch.cat([piece.weight for piece in self.pieces])
 
     @property
     def size(self) -> int:
-        return sum(module.weight.numel() for module in self.modules)
+        """Number of weights."""
+        return sum(piece.weight.numel() for piece in self.pieces)
 
 
-def calibrate(
+def calibrate_graph(
     model_folder: Path, source: Path, rows: Sequence[Row], target_mb: float | None
 ) -> tuple[dict[str, Format], dict[str, Quantised]]:
     """Formats and codes for `quantise_graph`.
@@ -72,14 +110,31 @@ def calibrate(
     """
     model = load_plain(model_folder).requires_grad_(False)
     linears = match_linears(model, source)
-    hessians = collect_hessians(model, linears, rows)
-    low = {each.name: gptq(each.weight, hessians.pop(each.name), LOW) for each in linears}
     if target_mb is not None:  # less what stays as it is: norms, rope tables, the graph itself
         stored = sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*"))
         target_mb -= (stored - 4 * sum(each.size for each in linears)) / 1e6
-    plan = spend_bits(linears, measure_harm(model, linears, low, rows), target_mb)
-    high = [each for each in linears if plan[each.name] == HIGH]
-    return plan, low | {each.name: round_to_nearest(each.weight.numpy(), HIGH) for each in high}
+    return calibrate(model, linears, rows, target_mb)
+
+
+def calibrate(
+    model: nn.Module,
+    linears: Sequence[Linear],
+    rows: Sequence[Row],
+    target_mb: float | None,
+    grades: Grades = Grades(),
+) -> tuple[dict[str, Format], dict[str, Quantised]]:
+    """Format and codes by name of `linears`, weights of the float32 `model`; see `calibrate_graph`.
+
+    Weights whose columns are no multiple of the low format's block are left out.
+    """
+    linears = [each for each in linears if each.weight.shape[1] % grades.low.block == 0]
+    hessians = collect_hessians(model, linears, rows)
+    ready = {each.name: gptq(each.weight, hessians.pop(each.name), grades.low) for each in linears}
+    plan = spend_bits(linears, measure_harm(model, linears, ready, rows), target_mb, grades)
+    for each in linears:
+        if plan[each.name] != grades.low:
+            ready[each.name] = round_to_nearest(each.weight.numpy(), plan[each.name])
+    return plan, ready
 
 
 def match_linears(model: nn.Module, source: Path) -> list[Linear]:
@@ -88,12 +143,10 @@ def match_linears(model: nn.Module, source: Path) -> list[Linear]:
     Raises: ModelError for a family whose graph stacks its weights in another way.
     """
     found, missing = [], []
-    modules = dict(model.named_modules())
+    modules = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name, weight in linear_weights(source):
-        paths = _module_paths(name)
-        own = [modules[path] for path in paths if isinstance(modules.get(path), nn.Linear)]
-        linear = Linear(name, tuple(own))  # pyright: ignore[reportArgumentType]
-        if own and linear.weight.shape == weight.shape and np.array_equal(linear.weight.numpy(), weight):
+        linear = Linear(name, _pieces(name, modules))
+        if linear.pieces and linear.weight.shape == weight.shape and np.array_equal(linear.weight.numpy(), weight):
             found.append(linear)
         else:
             missing.append(name)
@@ -106,17 +159,20 @@ def match_linears(model: nn.Module, source: Path) -> list[Linear]:
     return found
 
 
-def _module_paths(name: str) -> list[str]:
-    """`layers.0.attn.qkv_proj` -> the paths that may hold its rows, in the order in which the graph stacks them."""
-    if name == HEAD:
-        return ["lm_head"]
-    path = "model." + name.replace(".attn.", ".self_attn.")
-    parent = path.rpartition(".")[0]
-    if name.endswith(".qkv_proj"):
-        return [path, *(f"{parent}.{part}_proj" for part in "qkv")]
-    if name.endswith(".gate_up_proj"):
-        return [path, f"{parent}.gate_proj", f"{parent}.up_proj"]
-    return [path]
+def _pieces(name: str, modules: Mapping[str, nn.Linear]) -> tuple[Piece, ...]:
+    """`layers.0.attn.qkv_proj` -> where its rows are, in the order in which the graph stacks them; nowhere: empty."""
+    path = HEAD if name == HEAD else "model." + name.replace(".attn.", ".self_attn.")
+    if path in modules:
+        return (Piece(modules[path]),)
+    parent, _, last = path.rpartition(".")
+    stacked = [f"{parent}.{part}_proj" for part in {"qkv_proj": "qkv", "gate_up_proj": ("gate", "up")}.get(last, ())]
+    if stacked and all(part in modules for part in stacked):
+        return tuple(Piece(modules[part]) for part in stacked)
+    both = modules.get(f"{parent}.gate_up_proj")
+    if both is not None and last in ("gate_proj", "up_proj"):  # Phi-3 keeps as one what its graph has apart
+        half = both.out_features // 2
+        return (Piece(both, 0, half) if last == "gate_proj" else Piece(both, half),)
+    return ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +258,7 @@ def collect_hessians(model: nn.Module, linears: Sequence[Linear], rows: Sequence
 
         return add
 
-    handles = [each.modules[0].register_forward_pre_hook(hook(each.name)) for each in linears]
+    handles = [each.pieces[0].module.register_forward_pre_hook(hook(each.name)) for each in linears]
     for batch in padded_batches(rows):
         counted.update(layers=batch.new_prefix, head=torch.zeros(1, dtype=torch.bool))
         cache = shared_prefix(model, batch)
@@ -226,21 +282,19 @@ def measure_harm(
     harm = dict.fromkeys(errors, 0.0)
     sampler = torch.Generator().manual_seed(0)
     batches = padded_batches(rows[: HARM_PASSES * HARM_ROWS], HARM_ROWS)
-    for each in linears:
-        for module in each.modules:
-            module.weight.requires_grad_(True)
+    modules = {id(piece.module): piece.module for each in linears for piece in each.pieces}.values()
+    for module in modules:
+        module.weight.requires_grad_(True)
     for batch in batches:
         logits = asked_logits(model, batch, shared_prefix(model, batch))
         logs = logits.log_softmax(-1)
         sampled = torch.multinomial(logs.detach().exp(), 1, generator=sampler)
         logs.gather(1, sampled).sum().backward()
         for each in linears:
-            moved = [
-                float(_grad(m).flatten() @ error) for m, error in zip(each.modules, errors[each.name], strict=True)
-            ]
+            pairs = zip(each.pieces, errors[each.name], strict=True)
+            moved = [float(piece.gradient.flatten() @ error) for piece, error in pairs]
             harm[each.name] += 0.5 * sum(moved) ** 2
-            for module in each.modules:
-                _grad(module).zero_()
+        model.zero_grad(set_to_none=False)
     model.zero_grad(set_to_none=True)
     model.requires_grad_(False)
     count = sum(int(batch.asked.sum()) for batch in batches)
@@ -248,25 +302,22 @@ def measure_harm(
 
 
 def _rounding_errors(linear: Linear, quantised: Quantised) -> list[torch.Tensor]:
-    """Quantised minus exact weight, one flat tensor a module."""
-    rows = [module.weight.shape[0] for module in linear.modules]
+    """Quantised minus exact weight, one flat tensor a piece."""
+    rows = [piece.weight.shape[0] for piece in linear.pieces]
     parts = torch.from_numpy(quantised.dense()).split(rows)
-    return [(part - m.weight.detach()).flatten() for part, m in zip(parts, linear.modules, strict=True)]
+    return [(part - piece.weight).flatten() for part, piece in zip(parts, linear.pieces, strict=True)]
 
 
-def _grad(module: nn.Linear) -> torch.Tensor:
-    assert module.weight.grad is not None
-    return module.weight.grad
-
-
-def spend_bits(linears: Sequence[Linear], harm: Mapping[str, float], target_mb: float | None) -> dict[str, Format]:
+def spend_bits(
+    linears: Sequence[Linear], harm: Mapping[str, float], target_mb: float | None, grades: Grades = Grades()
+) -> dict[str, Format]:
     """8 bits for the weights that gain most per byte, as many as `target_mb` pays for; 4 bits for the rest."""
     left = sum(each.size for each in linears) * DEFAULT_BITS if target_mb is None else target_mb * 8e6
-    left -= sum(each.size for each in linears) * LOW.bits_per_weight
-    plan = {each.name: LOW for each in linears}
+    left -= sum(each.size for each in linears) * grades.low_bits
+    plan = {each.name: grades.low for each in linears}
     for each in sorted(linears, key=lambda each: harm[each.name] / each.size, reverse=True):
-        cost = each.size * (HIGH.bits_per_weight - LOW.bits_per_weight)
+        cost = each.size * (grades.high_bits - grades.low_bits)
         if cost <= left:
-            plan[each.name] = HIGH
+            plan[each.name] = grades.finest(each.weight.shape[1])
             left -= cost
     return plan

@@ -1,8 +1,7 @@
-"""Tuned model -> a folder for ONNX Runtime GenAI that was seen to answer like it."""
+"""Tuned model -> a folder for ONNX Runtime GenAI, transformers or llama.cpp that was seen to answer like it."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,23 +10,26 @@ from typing import Any
 
 from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
-from oleaster.core.errors import FidelityError
-from oleaster.core.files import work_folder
+from oleaster.core.errors import FidelityError, ModelError
+from oleaster.core.files import link_or_copy, work_folder
 from oleaster.data.papers import Encoded, Example
-from oleaster.exporting.calibrate import Row, calibrate
-from oleaster.exporting.footprint import loaded_mb
-from oleaster.exporting.genai_files import HARD_TEXTS, finish_folder
-from oleaster.exporting.graph import build_graph
+from oleaster.exporting.genai_files import HARD_TEXTS
 from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung, require
+from oleaster.exporting.layouts import LAYOUTS
+from oleaster.exporting.layouts.layout import Layout, Material, size_mb
 from oleaster.exporting.merge import merge
 from oleaster.exporting.options import check_hardware
-from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
-from oleaster.exporting.rungs import genai_rung, graph_rung, merged_rung, quantised_rung, torch_rung
+from oleaster.exporting.rungs import Questions, merged_rung, torch_rung
 from oleaster.models.tokenizer import load_tokenizer, stop_ids
 
-SMALLEST_FIRST = ("int4", "int8", "fp32")
 CHOSEN = "chosen"
 SHARES = ("top1", "exact_match", "natural_stop", "same_ids")
+HOW_TO_RUN = {
+    "onnx-genai": ("ONNX Runtime GenAI", 'import onnxruntime_genai as og\nmodel = og.Model("this folder")'),
+    "hf": ("transformers", 'from transformers import pipeline\nask = pipeline("text-generation", "this folder")'),
+    "gguf": ("llama.cpp", 'from llama_cpp import Llama\nmodel = Llama("model.gguf")'),
+}
+"""Artifact kind -> what runs it, and how it is loaded there."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Candidate:
     """One line of the table that a precision was chosen from."""
 
     precision: str
-    size_mb: float
-    """Graph and weights, in MB (1,000,000 bytes)."""
-    memory_mb: float
-    """Of a process that has it loaded; see `footprint`."""
     figures: Figures
     verdict: str
     """`chosen`, or why not."""
+    size_mb: float | None = None
+    """Graph and weights, in MB (1,000,000 bytes); None = it could not be made."""
+    memory_mb: float | None = None
+    """Of a process that has it loaded, in MB; None = not measured for this kind."""
 
 
 Progress = Callable[[str | Figures | Candidate], None]
@@ -71,7 +73,7 @@ def export(
     max_new_tokens: int = 64,
     on_progress: Progress = lambda _: None,
 ) -> Artifact:
-    """Merge, build the graph, quantise, and climb the ladder; `output` appears only when every rung held.
+    """Merge, write, quantise, and climb the ladder; `output` appears only when every rung held.
 
     Args:
         model_folder: full-precision model in the hub's layout.
@@ -88,48 +90,53 @@ def export(
     Raises: ConfigError, MissingExtraError, ModelError before any work; FidelityError when a rung lost too much.
     """
     check_hardware(options)
+    layout = LAYOUTS[options.output_format]
+    layout.check(model_folder)
     tokenizer = load_tokenizer(model_folder)
     stops = stop_ids(model_folder, tokenizer)
     rows = encoded[: options.verify_rows] or general_rows(tokenizer)
     references = [examples[row.example].target for row in rows] if encoded and examples else None
     ladder = Ladder(rows, references, Limits(options.max_drop, options.max_kl), max_new_tokens)
     calibration = (calibration or encoded[options.verify_rows :] or rows)[: options.calibration_rows]
+    questions = Questions(rows, examples, tokenizer, system_prompt)
     began = time.monotonic()
     with Artifact.staged(output) as stage, work_folder(output) as work:
+        climbed = []
         merged = model_folder
         if adapter_folder is not None:
             on_progress("merging the adapter into the float32 base")
             merged = work / "merged"
             merge(model_folder, adapter_folder, merged)
-        on_progress("building the graph")
-        graph = work / "fp32"
-        build_graph(merged, graph)
-        finish_folder(merged, graph, [tokenizer.decode(row.prompt_ids) for row in rows])
-
-        rungs = [torch_rung(model_folder, adapter_folder), graph_rung(graph, stops)]
-        if adapter_folder is not None:
-            rungs.insert(1, merged_rung(merged))
-        climbed = []
-        for rung in rungs:
-            climbed.append(_hold(ladder, rung, on_progress))
-        table = _choose(merged, graph, ladder, calibration, stops, options, on_progress)
+        prompts = [tokenizer.decode(row.prompt_ids) for row in rows]
+        material = Material(merged, work, stops, prompts, calibration, options)
+        on_progress(f"preparing for {HOW_TO_RUN[layout.kind][0]}")
+        exact = layout.prepare(material)
+        rungs = [torch_rung(model_folder, adapter_folder), merged_rung(merged) if adapter_folder else None, exact]
+        climbed = [_hold(ladder, rung, on_progress) for rung in rungs if rung is not None]
+        table = choose(layout, material, ladder, on_progress)
         chosen = next(line for line in table if line.verdict == CHOSEN)
-        folder = graph.parent / chosen.precision
-        final = _hold(ladder, genai_rung(folder, examples, rows, tokenizer, system_prompt), on_progress)
-        shutil.copytree(folder, stage, dirs_exist_ok=True)
+        climbed.append(chosen.figures)
+        folder = work / chosen.precision
+        final = layout.runtime_rung(folder, questions)
+        if final is None:
+            on_progress(f"{HOW_TO_RUN[layout.kind][0]} is not installed: the artifact was not loaded by it")
+        else:
+            climbed.append(_hold(ladder, final, on_progress))
+        for path in folder.iterdir():
+            link_or_copy(path, stage / path.name)
         origin = origin or Origin(str(model_folder), "")
         fidelity = {
-            "ladder": [figures.as_json() for figures in [*climbed, chosen.figures, final]],
+            "ladder": [figures.as_json() for figures in climbed],
             "table": [asdict(line) for line in table],
             "limits": asdict(ladder.limits),
             "seconds": round(time.monotonic() - began, 1),
         }
         if recipe is not None:
             (stage / "oleaster.yaml").write_text(recipe, encoding="utf-8")
-        (stage / "README.md").write_text(model_card(origin, chosen.precision, fidelity), encoding="utf-8")
+        (stage / "README.md").write_text(model_card(origin, layout.kind, chosen.precision, fidelity), encoding="utf-8")
         Artifact.seal(
             stage,
-            kind="onnx-genai",
+            kind=layout.kind,
             precision=chosen.precision,
             base_source=origin.source,
             base_revision=origin.revision,
@@ -147,59 +154,42 @@ def _hold(ladder: Ladder, rung: Rung, on_progress: Progress) -> Figures:
     return figures
 
 
-def _choose(
-    merged: Path,
-    graph: Path,
-    ladder: Ladder,
-    calibration: Sequence[Encoded],
-    stops: Sequence[int],
-    options: ExportConfig,
-    on_progress: Progress,
-) -> list[Candidate]:
+def choose(layout: Layout, material: Material, ladder: Ladder, on_progress: Progress) -> list[Candidate]:
     """Make the precisions, smallest first, until one holds and fits; the last line of the table is the chosen one.
 
-    Each is a folder beside `graph`, named after its precision. Raises: FidelityError when none will do.
+    Each is a folder of `material.work`, named after its precision. Raises: FidelityError when none will do; ModelError
+    when the only one cannot be made.
     """
     table: list[Candidate] = []
-    for precision in SMALLEST_FIRST if options.precision == "auto" else (options.precision,):
+    wanted = material.options.precision
+    precisions = layout.precisions if wanted == "auto" else (wanted,)
+    for precision in precisions:
         on_progress(f"making {precision} weights")
-        folder = graph.parent / precision
-        if folder != graph:
-            folder.mkdir()
-            for path in graph.iterdir():
-                if not path.name.startswith("model.onnx"):
-                    shutil.copyfile(path, folder / path.name)
-            quantise(merged, graph, folder, precision, calibration, options)
-        figures = ladder.measure(quantised_rung(folder, stops, precision))
-        memory = loaded_mb(folder)
-        verdict = figures.fault or CHOSEN
-        if figures.fault is None and options.memory is not None and memory > options.memory:
-            verdict = f"takes {memory:.0f} MB, allowed {options.memory:.0f}"
-        line = Candidate(precision, graph_mb(folder), round(memory, 1), figures, verdict)
+        try:
+            layout.make(material, precision, material.work / precision)
+        except ModelError as error:
+            if len(precisions) == 1:
+                raise
+            line = Candidate(precision, Figures(precision, fault=error.message), error.message)
+        else:
+            line = _judged(layout, material, precision, ladder)
         on_progress(line)
         table.append(line)
-        if verdict == CHOSEN:
+        if line.verdict == CHOSEN:
             return table
-    reasons = "\n".join(f"  {line.precision} ({line.size_mb:.0f} MB): {line.verdict}" for line in table)
+    reasons = "\n".join(f"  {line.precision}: {line.verdict}" for line in table)
     raise FidelityError(f"rung 'quantised': no precision will do\n{reasons}")
 
 
-def quantise(
-    merged: Path, graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportConfig
-) -> None:
-    """Write the graph of the folder `graph` (float32, made from the model `merged`) into `folder` as int8 or int4."""
-    source = graph / "model.onnx"
-    if precision == "int8":
-        quantise_graph(source, folder / "model.onnx", dict.fromkeys(weight_shapes(source), INT8))
-    else:
-        rows = [Row(row.input_ids, row.targets) for row in calibration]
-        plan, ready = calibrate(merged, source, rows, options.target_mb)
-        quantise_graph(source, folder / "model.onnx", plan, ready)
-
-
-def graph_mb(folder: Path) -> float:
-    """Size of graph and weights in MB (1,000,000 bytes)."""
-    return sum(path.stat().st_size for path in folder.glob("model.onnx*")) / 1e6
+def _judged(layout: Layout, material: Material, precision: str, ladder: Ladder) -> Candidate:
+    folder, allowed = material.work / precision, material.options.memory
+    figures = ladder.measure(layout.quantised_rung(folder, precision, material.stops))
+    memory = layout.memory_mb(folder)
+    verdict = figures.fault or CHOSEN
+    if figures.fault is None and allowed is not None and memory is not None and memory > allowed:
+        verdict = f"takes {memory:.0f} MB, allowed {allowed:.0f}"
+    size = size_mb(layout.weights(folder))
+    return Candidate(precision, figures, verdict, size, None if memory is None else round(memory, 1))
 
 
 def general_rows(tokenizer: Any) -> list[Encoded]:
@@ -212,10 +202,11 @@ def general_rows(tokenizer: Any) -> list[Encoded]:
     return rows
 
 
-def model_card(origin: Origin, precision: str, fidelity: dict[str, Any]) -> str:
+def model_card(origin: Origin, kind: str, precision: str, fidelity: dict[str, Any]) -> str:
     """README.md of an artifact: what it is, how it is run, how faithful it is."""
+    runtime, code = HOW_TO_RUN[kind]
     lines = [
-        f"# {Path(origin.source).name}, {precision}, for ONNX Runtime GenAI",
+        f"# {Path(origin.source).name}, {precision}, for {runtime}",
         "",
         f"Made by Oleaster from `{origin.source}`" + (f" at `{origin.revision}`." if origin.revision else "."),
         "",
@@ -226,5 +217,4 @@ def model_card(origin: Origin, precision: str, fidelity: dict[str, Any]) -> str:
         kl = "" if rung["kl"] is None else f"{rung['kl']:.2g}"
         shares = ["" if rung[k] is None else f"{100 * rung[k]:.1f} %" for k in SHARES]
         lines.append(f"| {rung['rung']} | {kl} | {' | '.join(shares)} |")
-    lines += ["", "```python", "import onnxruntime_genai as og", 'model = og.Model("this folder")', "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "```python", code, "```", ""])

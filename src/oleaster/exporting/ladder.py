@@ -1,6 +1,6 @@
 """The fidelity ladder: the same rows through every form the model takes on its way, each held against the first.
 
-    torch -> merged -> onnx-fp32 -> quantised -> genai
+    torch -> merged -> onnx-fp32 -> quantised -> runtime
 
 Merging and the graph must be exact but for rounding; quantising may lose what the user allows; the runtime with its
 own tokenizer, template and stop ids must lose nothing more. The first rung that loses too much stops the export, with
@@ -25,14 +25,16 @@ POSITIONS = 1024
 """Target tokens whose logits are kept (200 MB at a vocabulary of 49,152); later rows are answered, not compared."""
 EXACT_KL = 1e-4
 """Nats; what float32 rounding leaves is below 1e-7, a wrong rope table or adapter is above 1e-2."""
+EXACT_ROWS = 25
+"""Rows on the rungs that must be exact: what is wrong there is wrong in every row."""
 STOP_SLACK = 0.02
-"""Share of answers that quantisation may keep from ending."""
+"""Share of answers that may no longer end by themselves."""
 
 CAUSES = {
     "merged": "the adapter's scale (alpha / r), an adapter of another base, or a module that was not merged",
     "onnx-fp32": "the graph computes something else: rope table, tied head, attention window or norm of this family",
     "quantised": "too few bits for this model: use int8, or calibrate the 4-bit weights on the task's rows",
-    "genai": "the runtime asks differently: tokenizer, chat template or stop ids in genai_config.json",
+    "runtime": "the runtime asks differently: tokenizer, chat template or stop ids beside the weights",
 }
 
 
@@ -53,8 +55,8 @@ class Rung:
     """One form of the model."""
 
     name: str
-    """`torch`, `merged`, `onnx-fp32`, a precision, or `genai`."""
-    kind: Literal["torch", "merged", "onnx-fp32", "quantised", "genai"]
+    """`torch`, `merged`, `onnx-fp32`, a precision, or what runs it: `genai`, `transformers`, `llama.cpp`."""
+    kind: Literal["torch", "merged", "onnx-fp32", "quantised", "runtime"]
     load: Callable[[], Model]
     """The model; it is dropped before the next rung loads its own. A ModelError here is the rung's fault."""
     encode: Callable[[Model, int], Sequence[int]] | None = None
@@ -103,8 +105,8 @@ class Figures:
 class Ladder:
     """Measures rungs one after another; the first one is the reference.
 
-    Logits are compared on every rung but `genai`, which runs the file of the rung below; answers are generated on
-    `torch`, `quantised` and `genai`.
+    Logits are compared on every rung but `runtime`, which runs the file of the rung below; answers are generated on
+    `torch`, `quantised` and `runtime`.
 
     Args:
         rows: held-out rows; their prompts are answered, their targets' logits compared.
@@ -128,17 +130,19 @@ class Ladder:
             model = rung.load()
         except ModelError as error:
             return Figures(rung.name, fault=f"{error}. Likely cause: {CAUSES.get(rung.kind, 'the model itself')}")
-        figures = Figures(rung.name, rows=len(self.rows))
-        if rung.kind != "genai":
-            logits = [np.asarray(model.target_logits(r.input_ids, r.targets), np.float32) for r in self._compared]
+        exact = rung.kind in ("merged", "onnx-fp32")
+        compared = self._compared[:EXACT_ROWS] if exact else self._compared
+        figures = Figures(rung.name, rows=len(compared) if exact else len(self.rows))
+        if rung.kind != "runtime":
+            logits = [np.asarray(model.target_logits(r.input_ids, r.targets), np.float32) for r in compared]
             self._logits = self._logits or logits
-            figures = replace(figures, **_distance(logits, self._logits))
+            figures = replace(figures, **_distance(logits, self._logits[: len(logits)]))
         prompts = [row.prompt_ids for row in self.rows]
         if rung.encode is not None:
             own = [tuple(rung.encode(model, i)) for i in range(len(prompts))]
             figures = replace(figures, same_ids=sum(map(eq, own, prompts)) / len(prompts))
             prompts = own
-        if rung.kind not in ("merged", "onnx-fp32"):
+        if not exact:
             figures = replace(figures, **self._answers(model.generate(prompts, self._sampling)))
         self._first = self._first or figures
         return replace(figures, fault=_fault(rung, figures, self._first, self.limits, self._scored))
@@ -204,7 +208,8 @@ def _fault(rung: Rung, now: Figures, first: Figures, limits: Limits, scored: boo
         drop = first.exact_match - now.exact_match
         if drop > limits.max_drop + 1e-9:  # 0.92 - 0.91 is more than 0.01 in floating point
             found.append(f"exact match falls by {100 * drop:.1f} points, allowed {100 * limits.max_drop:.1f}")
-    if rung.kind == "genai" and (first.natural_stop or 0.0) - (now.natural_stop or 0.0) > STOP_SLACK:
+    endings = rung.kind == "runtime" or (scored and rung.kind == "quantised")
+    if endings and (first.natural_stop or 0.0) - (now.natural_stop or 0.0) > STOP_SLACK:
         ending = f"{100 * (now.natural_stop or 0.0):.0f} % of the answers end by themselves"
         found.append(f"{ending}, {100 * (first.natural_stop or 0.0):.0f} % in torch")
     return f"{'; '.join(found)}. Likely cause: {CAUSES[rung.kind]}" if found else None

@@ -63,7 +63,8 @@ def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
     config.update({"dtype": "float32"} | ({"tie_word_embeddings": False} if unties else {}))
     config.pop("torch_dtype", None)
     (output / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    _copy_small_files(base_folder, adapter_folder, output)
+    with_tokenizer = adapter_folder if (adapter_folder / "tokenizer.json").is_file() else base_folder
+    copy_small_files(base_folder, with_tokenizer, output)
 
 
 def _shards(folder: Path) -> dict[str, dict[str, list[int]]]:
@@ -129,10 +130,10 @@ def _merged(
     return (weight.float() if weight.is_floating_point() else weight).contiguous()
 
 
-def _copy_small_files(base_folder: Path, adapter_folder: Path, output: Path) -> None:
-    tokenizer_source = adapter_folder if (adapter_folder / "tokenizer.json").is_file() else base_folder
+def copy_small_files(model_folder: Path, tokenizer_folder: Path, output: Path) -> None:
+    """Tokenizer, template and generation config into another folder."""
     for name in TOKENIZER_FILES:
-        if (tokenizer_source / name).is_file():
-            shutil.copyfile(tokenizer_source / name, output / name)
-    if (base_folder / "generation_config.json").is_file():
-        shutil.copyfile(base_folder / "generation_config.json", output / "generation_config.json")
+        if (tokenizer_folder / name).is_file():
+            shutil.copyfile(tokenizer_folder / name, output / name)
+    if (model_folder / "generation_config.json").is_file():
+        shutil.copyfile(model_folder / "generation_config.json", output / "generation_config.json")

@@ -31,6 +31,14 @@ PROVIDERS = {
 }
 
 
+PRECISIONS = {
+    "genai": ("int4", "int8", "fp32"),
+    "hf": ("bf16", "fp16", "fp32"),
+    "gguf": ("int4", "int8", "fp16", "fp32"),
+}
+"""What each `--output_format` can be made in."""
+
+
 def check_hardware(options: ExportConfig) -> None:
     """Refuse, before any work, what this machine cannot verify.
 
@@ -62,6 +70,16 @@ def check_hardware(options: ExportConfig) -> None:
             where="--provider",
             remedy="export for CPUExecutionProvider; the float32 graph runs on other providers too",
         )
+    able = PRECISIONS[options.output_format]
+    if options.precision not in ("auto", *able):
+        raise ConfigError(
+            f"{options.output_format} is not written in {options.precision}",
+            where="--precision",
+            remedy=f"auto, {', '.join(able)}",
+        )
+    if options.memory is not None and options.output_format != "genai":
+        remedy = "leave it out, or --output_format genai"
+        raise ConfigError(f"memory is not measured for {options.output_format}", where="--memory", remedy=remedy)
     if not options.use_ort_genai:
         raise ConfigError(
             "generating models are written for ONNX Runtime GenAI", where="--use_ort_genai", remedy="true"

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.ladder import Model, Rung
+from oleaster.inference.contract import Tokenizer
 from oleaster.inference.onnx_predictor import OnnxPredictor
 from oleaster.inference.predictor import Completion, Sampling
 from oleaster.models.tokenizer import load_tokenizer, special_ids, stop_ids
 
 
 class TorchModel:
-    """Plain transformers in float32, the adapter attached and not merged: what every other rung is held against."""
+    """Plain transformers in float32, the adapter attached and not merged: what every other rung is held against.
 
-    def __init__(self, folder: Path, adapter_folder: Path | None = None) -> None:
+    `stops`: ids that end an answer instead of those that the folder names.
+    """
+
+    def __init__(self, folder: Path, adapter_folder: Path | None = None, stops: Sequence[int] | None = None) -> None:
         import torch
 
         from oleaster.inference.torch_predictor import TorchPredictor
@@ -31,9 +36,10 @@ class TorchModel:
         if adapter_folder is not None:
             attach_saved(self.model, adapter_folder)
         tokenizer = load_tokenizer(folder)
-        stops = stop_ids(folder, tokenizer)
-        loaded = LoadedModel(self.model, tokenizer, folder, str(folder), "", torch.float32, stops)
+        ends = tuple(stops or stop_ids(folder, tokenizer))
+        loaded = LoadedModel(self.model, tokenizer, folder, str(folder), "", torch.float32, ends)
         self.predictor = TorchPredictor(loaded, "torch")
+        self.tokenizer = HubTokenizer(tokenizer)
 
     def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
         """See `ladder.Model.target_logits`."""
@@ -46,6 +52,55 @@ class TorchModel:
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling = Sampling()) -> list[Completion]:
         """See `Predictor.generate`."""
         return self.predictor.generate(prompts, sampling)
+
+
+class HubTokenizer:
+    """A transformers tokenizer asked as the prompt contract and the runtime rungs ask one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, special tokens in it recognised, none added."""
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        """The chat template applied to `messages`, with the opening of the answer."""
+        return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The rows of a ladder as a deployment would be asked them: in words."""
+
+    rows: Sequence[Encoded]
+    examples: Sequence[Example]
+    """What the rows point to; empty where rows are bare texts."""
+    tokenizer: Any
+    """Training's (transformers), which spells the prompts that no template made."""
+    system_prompt: str | None = None
+    """What training put in front of chats that had none."""
+
+    def encode(self, own: Tokenizer, index: int) -> Sequence[int]:
+        """Prompt ids of row `index` by a runtime's own tokenizer and template."""
+        row = self.rows[index]
+        messages = _asked(self.examples[row.example], self.system_prompt) if self.examples else None
+        if messages and any(token in self._special for token in row.prompt_ids[1:]):
+            return own.encode(own.render(messages))
+        return own.encode(self.tokenizer.decode(row.prompt_ids, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return special_ids(self.tokenizer)
+
+
+class Deployed(Model, Protocol):
+    """A model that brings its own tokenizer and template."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The one it is deployed with."""
+        ...
 
 
 def torch_rung(folder: Path, adapter_folder: Path | None) -> Rung:
@@ -68,31 +123,19 @@ def quantised_rung(folder: Path, stops: Sequence[int], precision: str, adapter: 
     return Rung(precision, "quantised", partial(OnnxPredictor, folder, adapter, stop_ids=stops))
 
 
-def genai_rung(
-    folder: Path,
-    examples: Sequence[Example],
-    rows: Sequence[Encoded],
-    tokenizer: Any,
-    system_prompt: str | None = None,
-    adapter: str | None = None,
-) -> Rung:
-    """The finished artifact as a deployment would load it: own tokenizer, template, stop ids and prompt contract.
+def genai_rung(folder: Path, questions: Questions, adapter: str | None = None) -> Rung:
+    """The finished artifact as ONNX Runtime GenAI loads it; its prompt contract is checked."""
+    return runtime_rung("genai", partial(OnnxPredictor, folder, adapter), questions)
 
-    Args:
-        tokenizer: training's (transformers), which spells the prompts that no template made.
-        system_prompt: what training put in front of chats that had none.
-    """
-    special = special_ids(tokenizer)
+
+def runtime_rung(name: str, load: Callable[[], Deployed], questions: Questions) -> Rung:
+    """The finished artifact as a deployment would load it: own tokenizer, template and stop ids."""
 
     def encode(model: Model, index: int) -> Sequence[int]:
-        assert isinstance(model, OnnxPredictor)
-        row = rows[index]
-        messages = _asked(examples[row.example], system_prompt) if examples else None
-        if messages and any(token in special for token in row.prompt_ids[1:]):
-            return model.tokenizer.encode(model.tokenizer.render(messages))
-        return model.tokenizer.encode(tokenizer.decode(row.prompt_ids, clean_up_tokenization_spaces=False))
+        own: Deployed = model  # pyright: ignore[reportAssignmentType]  (what `load` gave)
+        return questions.encode(own.tokenizer, index)
 
-    return Rung("genai", "genai", partial(OnnxPredictor, folder, adapter), encode)
+    return Rung(name, "runtime", load, encode)
 
 
 def _asked(example: Example, system_prompt: str | None) -> list[dict[str, str]] | None:

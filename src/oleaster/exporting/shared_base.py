@@ -22,7 +22,7 @@ from oleaster.exporting.graph import build_graph
 from oleaster.exporting.ladder import Figures, Ladder, Limits, require
 from oleaster.exporting.options import check_hardware
 from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
-from oleaster.exporting.rungs import genai_rung, quantised_rung, torch_rung
+from oleaster.exporting.rungs import Questions, genai_rung, quantised_rung, torch_rung
 from oleaster.models.tokenizer import load_tokenizer, stop_ids
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -153,7 +153,7 @@ def _climb(
     rungs = [
         torch_rung(base_folder, adapter_folder),
         quantised_rung(stage, stop_ids(base_folder, tokenizer), options.precision, name),
-        genai_rung(stage, examples, rows, tokenizer, task.system_prompt if task else None, name),
+        genai_rung(stage, Questions(rows, examples, tokenizer, task.system_prompt if task else None), name),
     ]
     climbed = []
     for rung in rungs:

@@ -10,8 +10,9 @@ from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, ModelError
 from oleaster.data.papers import Encoded, Example
-from oleaster.exporting.ladder import Figures, Ladder, Limits, require
-from oleaster.exporting.rungs import genai_rung, quantised_rung, torch_rung
+from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung, require
+from oleaster.exporting.layouts import layout_of
+from oleaster.exporting.rungs import Questions, torch_rung
 from oleaster.inference.contract import PromptContract
 from oleaster.models.tokenizer import load_tokenizer
 
@@ -53,19 +54,21 @@ def verify(
     Raises: FidelityError when a rung lost more than `options` allows; ModelError when the folder is no export of ours.
     """
     folder = artifact.folder
-    if artifact.kind != "onnx-genai":
-        raise ConfigError(f"the ladder is for onnx-genai artifacts, this is {artifact.kind}", where=str(folder))
+    layout = layout_of(artifact.kind)
+    if layout is None:
+        raise ConfigError(f"there is no ladder for artifacts of kind {artifact.kind}", where=str(folder))
     contract = PromptContract.read(folder)
     if contract is None:
         raise ModelError("it carries no prompt contract", where=str(folder), remedy="export it with oleaster auto-opt")
     rows = encoded[: options.verify_rows]
     references = [examples[row.example].target for row in rows]
     ladder = Ladder(rows, references, Limits(options.max_drop, options.max_kl), max_new_tokens)
-    rungs = [] if tuned is None else [torch_rung(tuned.folder, tuned.adapter)]
-    rungs.append(quantised_rung(folder, contract.stop_ids, artifact.precision, adapter))
-    rungs.append(genai_rung(folder, examples, rows, load_tokenizer(folder), system_prompt, adapter))
+    rungs: list[Rung | None] = [] if tuned is None else [torch_rung(tuned.folder, tuned.adapter)]
+    rungs.append(layout.quantised_rung(folder, artifact.precision, contract.stop_ids, adapter))
+    questions = Questions(rows, examples, load_tokenizer(folder), system_prompt)
+    rungs.append(layout.runtime_rung(folder, questions, adapter))
     climbed = []
-    for rung in rungs:
+    for rung in filter(None, rungs):
         figures = ladder.measure(rung)
         on_progress(figures)
         require(figures)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
-from oleaster.pipeline.loading import load_tuned, recipe_of, refuse_adapter, use_threads
+from oleaster.pipeline.loading import load_artifact, load_tuned, recipe_of, refuse_adapter, use_threads
 
 if TYPE_CHECKING:
     from oleaster.data.papers import Message
@@ -71,11 +71,8 @@ def load(path: Path | str, config: Config = Config(), adapter: str | None = None
     if recipe is not None:
         config = _with_recipe(recipe, config)
     if Artifact.is_artifact(Path(path)):
-        from oleaster.inference.onnx_predictor import OnnxPredictor
-        from oleaster.models.tokenizer import load_tokenizer
-
-        predictor = OnnxPredictor(Path(path), adapter, threads=config.training.num_threads)
-        return Assistant(predictor, load_tokenizer(Path(path)), config)
+        predictor, tokenizer = load_artifact(path, config, adapter)
+        return Assistant(predictor, tokenizer, config)
     refuse_adapter(path, adapter)
     from oleaster.inference.torch_predictor import TorchPredictor
 

@@ -14,6 +14,7 @@ from oleaster.core.line import Line
 from oleaster.core.run import Run
 
 if TYPE_CHECKING:
+    from oleaster.inference.predictor import Predictor
     from oleaster.models.folder import ModelFolder
     from oleaster.models.loaded import LoadedModel
 
@@ -106,6 +107,35 @@ def parts(path: Path | str, config: Config) -> tuple[str, Path | None]:
         remedy = f"oleaster finetune --output_path {run.folder} --resume"
         raise ConfigError("the run is not finished", where=str(run.folder), remedy=remedy)
     return str(run.model), (run.adapter if run.adapter.is_dir() and Path(path).name != "model" else None)
+
+
+def load_artifact(path: Path | str, config: Config, adapter: str | None = None) -> tuple[Predictor, Any]:
+    """What runs an artifact, and the tokenizer that lies in it.
+
+    A .gguf file without llama-cpp-python on this machine is unpacked and answers through torch.
+
+    Raises: ModelError when files of the artifact are missing; ConfigError for an adapter beside a kind that has none.
+    """
+    from oleaster.models.tokenizer import load_tokenizer
+
+    artifact = Artifact.open(Path(path))
+    threads = config.training.num_threads
+    if artifact.kind == "onnx-genai":
+        from oleaster.inference.onnx_predictor import OnnxPredictor
+
+        return OnnxPredictor(artifact.folder, adapter, threads=threads), load_tokenizer(artifact.folder)
+    refuse_adapter(path, adapter)
+    if artifact.kind == "gguf":
+        from oleaster.inference.llama_cpp_predictor import FILE, LlamaCppPredictor, llama_cpp_is_there
+
+        if llama_cpp_is_there():
+            return LlamaCppPredictor(artifact.folder, threads=threads), load_tokenizer(artifact.folder)
+        path = artifact.folder / FILE
+    from oleaster.inference.torch_predictor import TorchPredictor
+
+    use_threads(config)
+    loaded = load_part(str(path), config)
+    return TorchPredictor(loaded, artifact.folder.name), loaded.tokenizer
 
 
 def load_part(source: str, config: Config) -> LoadedModel:

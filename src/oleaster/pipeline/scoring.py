@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from oleaster.config.load import load_config
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, DataError
-from oleaster.pipeline.loading import attach, load_part, parts, recipe_of, refuse_adapter, run_of, use_threads
+from oleaster.pipeline.loading import (
+    attach,
+    load_artifact,
+    load_part,
+    parts,
+    recipe_of,
+    refuse_adapter,
+    run_of,
+    use_threads,
+)
 from oleaster.pipeline.rows import rows_to_ask
 
 if TYPE_CHECKING:
@@ -52,15 +61,10 @@ def evaluate(
         return score(predictor, examples, encoded, config.evaluation, where, choices=choices)
 
     if Artifact.is_artifact(Path(path)):
-        from oleaster.inference.onnx_predictor import OnnxPredictor
-        from oleaster.models.tokenizer import load_tokenizer
-
         if config.evaluation.answer_with == "labels":
             raise ConfigError("an artifact answers with any text", where="answer_with", remedy="--answer_with text")
-        examples, encoded, choices = _rows_to_score(
-            config, load_tokenizer(Path(path)), recipe_of(path, adapter) or recipe
-        )
-        predictor = OnnxPredictor(Path(path), adapter, threads=config.training.num_threads)
+        predictor, tokenizer = load_artifact(path, config, adapter)
+        examples, encoded, choices = _rows_to_score(config, tokenizer, recipe_of(path, adapter) or recipe)
         return [scored(predictor, "artifact")]
     refuse_adapter(path, adapter)
     use_threads(config)

@@ -13,7 +13,11 @@ from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import FidelityError, ModelError
 from oleaster.data.papers import Encoded, Example
-from oleaster.exporting.export import Candidate, export
+from oleaster.exporting.export import Candidate, choose, export
+from oleaster.exporting.ladder import Ladder, Limits
+from oleaster.exporting.layouts.genai import Genai
+from oleaster.exporting.layouts.layout import Material
+from oleaster.exporting.rungs import torch_rung
 from oleaster.inference.contract import PromptContract
 from oleaster.inference.onnx_predictor import OnnxPredictor
 from oleaster.models.tiny import make_tiny
@@ -128,6 +132,53 @@ def test_a_model_without_rows_is_compared_on_general_texts(base: Path, tmp_path:
 def test_a_family_whose_graph_would_be_wrong_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="GPT2LMHeadModel cannot be exported"):
         export(make_tiny("gpt2", tmp_path / "gpt2"), None, tmp_path / "art")
+
+
+def test_a_precision_that_cannot_be_made_is_a_line_of_the_table(base: Path, tmp_path: Path) -> None:
+    class Unable(Genai):
+        """Cannot do 4 bits."""
+
+        def make(self, material: Material, precision: str, folder: Path) -> None:
+            if precision == "int4":
+                raise ModelError("weights of the graph are not found", where="here")
+            super().make(material, precision, folder)
+
+    encoded = rows(base)[1]
+    ladder = Ladder(encoded, None, Limits(max_kl=5.0), 4)
+    ladder.measure(torch_rung(base, None))
+    material = Material(base, tmp_path, (2,), [], encoded, ExportConfig())
+    layout = Unable()
+    layout.prepare(material)
+    table = choose(layout, material, ladder, lambda _: None)
+    assert [(line.precision, line.verdict) for line in table] == [
+        ("int4", "weights of the graph are not found"),
+        ("int8", "chosen"),
+    ]
+    assert table[0].size_mb is None
+    only = Material(base, tmp_path, (2,), [], encoded, ExportConfig(precision="int4"))
+    with pytest.raises(ModelError, match="are not found"):
+        choose(layout, only, ladder, lambda _: None)
+
+
+@pytest.mark.parametrize(("precision", "same"), [("fp32", True), ("bf16", False)])
+def test_plain_transformers_loads_a_merged_folder_and_stops_where_it_should(
+    base: Path, tmp_path: Path, precision: str, same: bool
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    examples, encoded = rows(base)
+    options = ExportConfig.model_validate({**LOOSE, "output_format": "hf", "precision": precision})
+    made = export(base, None, tmp_path / "art", examples, encoded, options, max_new_tokens=4)
+    assert (made.kind, made.precision) == ("hf", precision)
+    assert [rung["rung"] for rung in made.fidelity["ladder"]] == ["torch", precision, "transformers"]
+    model = AutoModelForCausalLM.from_pretrained(made.folder)
+    assert str(model.dtype) == {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[precision]
+    assert model.generation_config.eos_token_id == [2]
+    given = AutoModelForCausalLM.from_pretrained(base)
+    head, stored = given.lm_head.weight, model.lm_head.weight.float()
+    assert bool((head == stored).all()) is same
+    assert bool((head.bfloat16().float() == stored.bfloat16().float()).all())
+    assert AutoTokenizer.from_pretrained(made.folder).chat_template == AutoTokenizer.from_pretrained(base).chat_template
 
 
 def copied(artifact: Artifact, target: Path) -> Path:

@@ -82,13 +82,13 @@ def test_logits_that_are_no_numbers_are_a_fault() -> None:
 
 
 def test_answers_that_no_longer_end_are_the_runtimes_fault() -> None:
-    figures = ladder().measure(Rung("genai", "genai", lambda: Fake(stops=10)))
+    figures = ladder().measure(Rung("genai", "runtime", lambda: Fake(stops=10)))
     assert "50 % of the answers end by themselves" in str(figures.fault)
     assert "stop ids" in str(figures.fault)
 
 
 def test_prompts_that_become_other_ids_are_the_runtimes_fault() -> None:
-    rung = Rung("genai", "genai", Fake, encode=lambda _, i: (1, 2, 3) if i < 15 else (1, 2, 9))
+    rung = Rung("genai", "runtime", Fake, encode=lambda _, i: (1, 2, 3) if i < 15 else (1, 2, 9))
     assert "25 % of the prompts become other ids" in str(ladder().measure(rung).fault)
 
 
@@ -96,7 +96,7 @@ def test_a_model_that_does_not_load_is_its_rungs_fault() -> None:
     def load() -> Fake:
         raise ModelError("broken contract")
 
-    assert "broken contract" in str(ladder().measure(Rung("genai", "genai", load)).fault)
+    assert "broken contract" in str(ladder().measure(Rung("genai", "runtime", load)).fault)
 
 
 def test_without_references_answers_are_shown_but_set_no_limit() -> None:
