@@ -76,7 +76,8 @@ def test_transformers_reads_the_same_model(family: str, precision: str, toleranc
     assert read.tokenizer.encode(truth.tokenizer.render(CHAT)) == truth.tokenizer.encode(truth.tokenizer.render(CHAT))
 
 
-def test_an_export_is_calibrated_climbs_its_ladder_and_answers(tmp_path: Path) -> None:
+def test_an_export_is_calibrated_climbs_its_ladder_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLEASTER_CACHE", str(tmp_path / "cache"))
     base = tiny("llama", tmp_path / "base")
     options = ExportConfig(output_format="gguf", precision="int4", max_kl=1.0, max_drop=1.0, target_mb=0.07)
     rows = [Encoded(IDS[i:], tuple(range(10, 40 - i)), 10, i) for i in range(4)]

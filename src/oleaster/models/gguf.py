@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oleaster.core.errors import ModelError
-from oleaster.core.files import atomic_write_json, staged_folder
+from oleaster.core.files import atomic_write_json, link_or_copy, staged_folder, work_folder
 from oleaster.models.folder import read_json
 
 NOT_IN_A_PLAIN_CONFIG = ("quantization_config", "_name_or_path", "_model_name_or_path")
@@ -31,8 +31,10 @@ def unpack(path: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    where: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    with staged_folder(target, replace=True) as staged:
+    with work_folder(target) as alone, staged_folder(target, replace=True) as staged:
+        # transformers would mix in a tokenizer_config.json that lies beside the file.
+        link_or_copy(path, alone / path.name)
+        where: dict[str, Any] = {"pretrained_model_name_or_path": alone, "gguf_file": path.name}
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
