@@ -34,7 +34,10 @@ def recipes_behind(given: Given) -> list[Path]:
     named = [Path(path) for path in given.own["config"] or ()]
     settings = dict(given.settings)
     for path in named:
-        settings |= read_recipe(path).values
+        recipe = read_recipe(path)
+        settings |= recipe.values
+        for note in recipe.notes:
+            print(note, file=sys.stderr)
     if "model_name_or_path" in settings and ("data_name" in settings or "data_files" in settings):
         return named
     folders = [Path(str(given.settings["output_path"]))] if given.settings.get("output_path") else []
