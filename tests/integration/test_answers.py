@@ -79,10 +79,32 @@ def test_evaluate_takes_rows_of_its_own_and_a_plain_model(
     program: Program, tiny: Path, rows: Path, tmp_path: Path
 ) -> None:
     columns = ("--prompt_field=phrase", "--completion_field=tone")
-    flags = ("--eval_max_samples=5", "--max_new_tokens=4", "--output", "scores")
+    flags = ("--eval_max_samples=5", "--max_new_tokens=4")
     program("evaluate", tiny, "-d", rows, *columns, *flags, cwd=tmp_path)
-    assert [path.name for path in (tmp_path / "scores").iterdir()] == ["base"]
-    assert len(predictions(tmp_path / "scores" / "base")) == 5
+    assert [path.name for path in (tmp_path / "evaluations" / tiny.name).iterdir()] == ["base"]
+    assert len(predictions(tmp_path / "evaluations" / tiny.name / "base")) == 5
+
+
+def test_metrics_are_asked_for_by_name_and_kept_beside_the_model(
+    program: Program, trained: Path, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "politeness.py").write_text(
+        "from oleaster.evaluation.metrics import metrics\n\n"
+        "@metrics.register('politeness')\n"
+        "def politeness(prompts, predictions):\n"
+        "    return [1.0 if 'please' in prompt else 0.0 for prompt in prompts]\n"
+    )
+    flags = ("--eval_max_samples=6", "--max_new_tokens=4", "--base=false", "--plugins=politeness.py")
+    done = program(
+        "evaluate", trained / "adapter", "-d", rows, "--metrics=politeness,ECE,chrf", *flags, "-o", "here", cwd=tmp_path
+    )
+    report = json.loads((tmp_path / "here" / "tuned" / "report.json").read_text("utf-8"))
+    polite = sum("please" in row["prompt"] for row in predictions(tmp_path / "here" / "tuned"))
+    assert report["metrics"]["politeness"]["value"] == pytest.approx(polite / 6)
+    assert 0.0 <= report["metrics"]["calibration"]["value"] <= 1.0
+    assert {"chrf", "accuracy"} <= report["metrics"].keys()  # six rows, but the training rows say what labels are
+    assert report["labels"] == ["angry", "friendly", "neutral"]
+    assert "politeness" in done.stdout
 
 
 def test_generate_reads_standard_input(program: Program, trained: Path, ours: list[str]) -> None:

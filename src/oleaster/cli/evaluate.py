@@ -40,7 +40,7 @@ def command() -> Command:
             Flag("base", "Score the base model beside the tuned one.", "switch", True),
             Flag(
                 "output",
-                "Folder for the report and the predictions. [RUN/predictions; of other models nothing is saved]",
+                "Folder for the report and the predictions. [RUN/predictions, of other models evaluations/NAME]",
                 "path",
                 short="o",
             ),

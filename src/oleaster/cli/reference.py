@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -42,6 +43,20 @@ training:
 """
 
 
+_METRICS_INTRODUCTION = """\
+# Metrics
+
+Each is asked for by name: `oleaster evaluate RUN --metrics bleu,chrf`, `metrics:` in the `evaluation` section of a
+recipe, or `evaluate_model(path, rows, "bleu")`. Capitals and usual other names (`F1`, `ROUGE-L`, `ECE`) are understood.
+Loss, perplexity, bits per byte, token accuracy, exact match and natural stop are part of every evaluation; accuracy,
+macro F1 and outside labels of every one where answers are labels. How sure a figure is:
+[evaluation.md](evaluation.md).
+
+A metric of your own is a function in a file named by `--plugins`; by the names of its parameters it says what it
+needs, one value per row each:
+"""
+
+
 def cli_page() -> str:
     """docs/cli.md: the help of every command."""
     parts = [f"{_MADE}\n# Commands\n\n```\n{main_help()}```"]
@@ -67,9 +82,28 @@ def schema_json() -> str:
     return json.dumps(Config.model_json_schema(), indent=2) + "\n"
 
 
+def metrics_page() -> str:
+    """docs/metrics.md: what each metric means, its unit, and when it misleads, as its function says."""
+    from oleaster.evaluation.metrics import BUILT_IN, COLUMNS, metrics
+    from oleaster.evaluation.metrics.registry import LABELS
+
+    parts = [_MADE, _METRICS_INTRODUCTION, f"`{'`, `'.join([*COLUMNS, LABELS])}`.\n"]
+    for module in BUILT_IN:
+        parts.append(f"## {(module.__doc__ or '').splitlines()[0].rstrip('.')}\n")
+        for name in metrics:
+            if (function := metrics.get(name)).__module__ == module.__name__:
+                parts.append(f"### {name}\n\n{inspect.getdoc(function)}\n")
+    return "\n".join(parts)
+
+
 def pages() -> dict[str, str]:
     """Path in the repository -> text."""
-    return {"docs/cli.md": cli_page(), "docs/config.md": config_page(), "docs/recipe.schema.json": schema_json()}
+    return {
+        "docs/cli.md": cli_page(),
+        "docs/config.md": config_page(),
+        "docs/metrics.md": metrics_page(),
+        "docs/recipe.schema.json": schema_json(),
+    }
 
 
 def _row(flag: Flag) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -48,6 +49,8 @@ def print_reports(console: Console, reports: Sequence[Report]) -> None:
         table.add_row(name.replace("_", " "), *cells, *verdict)
     console.print(table, markup=False)
     console.print("[...] = 95 % interval", markup=False, highlight=False)
+    for note in dict.fromkeys(note for report in reports for note in report.notes):
+        console.print(f"note: {note}", markup=False, highlight=False)
     for report in reports[-1:]:
         if report.confusions:
             console.print("\nmost frequent mistakes (expected -> answered):", markup=False)
@@ -59,16 +62,7 @@ def print_reports(console: Console, reports: Sequence[Report]) -> None:
 
 
 def _cell(name: str, value: Value | None) -> str:
-    """`92.1 % [89.4, 94.1]`; shares in per cent, the unit where the name does not say it."""
+    """`92.1 % [89.4, 94.1]`, without the unit where the name says it."""
     if value is None:
         return "-"
-    scale, unit = (100.0, " %") if value.unit == "share" else (1.0, "" if value.unit in name else f" {value.unit}")
-    shown = f"{_number(value.value * scale)}{unit}"
-    if value.low is None or value.high is None:
-        return shown
-    return f"{shown} [{_number(value.low * scale)}, {_number(value.high * scale)}]"
-
-
-def _number(value: float) -> str:
-    """Four digits that matter."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(replace(value, unit="") if value.unit in name else value)

@@ -172,6 +172,10 @@ class EvaluationConfig(Section):
     """Longest answer in tokens."""
     eval_max_samples: PositiveInt | None = None
     """Score at most this many rows."""
+    metrics: Words = []
+    """Metrics besides those of every evaluation: bleu,chrf,rouge_l,entity_f1,spearman, ... (docs/metrics.md)."""
+    references_field: str | None = None
+    """Column with a list of further acceptable answers; metrics take the best of them."""
     answer_with: Literal["text", "labels"] = "text"
     """labels = an answer can only be one of the training rows' answers (classification)."""
 

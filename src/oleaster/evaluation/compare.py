@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oleaster.core.errors import DataError
 from oleaster.evaluation.figures import tallies
-from oleaster.evaluation.intervals import Difference, compare_tallies
+from oleaster.evaluation.intervals import Difference, differences
 from oleaster.evaluation.metrics import metrics as registry
 from oleaster.evaluation.report import Report, Row
 from oleaster.evaluation.tally import Tally
@@ -22,17 +22,18 @@ def compare(first: Report, second: Report) -> dict[str, Difference]:
     """
     pairs = _aligned(first, second)
     labels = sorted({*first.labels, *second.labels})
-    names = [name for name in first.metrics if name in second.metrics and name in registry]
+    both = [name.partition("[")[0] for name in first.metrics if name in second.metrics]
+    names = [name for name in dict.fromkeys(both) if name in registry]
     a, b = (tallies(rows, labels, names) for rows in zip(*pairs, strict=True))
     same_tokens = all(x.targets == y.targets for x, y in pairs)
-    found = {}
+    shared: dict[str, tuple[Tally, Tally]] = {}
     for name in a:
         one, other = a[name], b.get(name)
-        if not isinstance(one, Tally) or not isinstance(other, Tally) or len(one.rows) != len(other.rows):
+        if not (isinstance(one, Tally) and isinstance(other, Tally) and len(one.rows) == len(other.rows)):
             continue
         if same_tokens or name not in PER_TOKEN:
-            found[name] = compare_tallies(one, other)
-    return found
+            shared[name] = one, other
+    return differences(*({name: pair[side] for name, pair in shared.items()} for side in (0, 1)))
 
 
 def _aligned(first: Report, second: Report) -> list[tuple[Row, Row]]:

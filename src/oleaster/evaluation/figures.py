@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from oleaster.evaluation.intervals import interval
-from oleaster.evaluation.metrics import hit, measure
+from oleaster.evaluation.intervals import intervals
+from oleaster.evaluation.metrics import measure_rows, refuse_missing
+from oleaster.evaluation.metrics.labels import hit
 from oleaster.evaluation.report import Confusion, Report, Row, Value
-from oleaster.evaluation.tally import Floats, Tally, ratio, share
+from oleaster.evaluation.tally import Tally
 
 LONGEST_LABEL = 80
 """Characters; longer answers are sentences."""
 TOP_CONFUSIONS, WORST_ROWS = 10, 5
+ALWAYS = ("loss", "perplexity", "bits_per_byte", "token_accuracy", "exact_match", "natural_stop")
+"""Metrics of every evaluation, as far as its rows have what they need."""
+OF_LABELS = ("accuracy", "macro_f1", "outside_labels")
+"""Further ones where the answers are labels."""
 
 
 def make_report(
@@ -25,50 +27,54 @@ def make_report(
     metrics: Sequence[str] = (),
     speed: Mapping[str, Value] | None = None,
 ) -> Report:
-    """The report of rows that were asked and scored already."""
-    values = {}
-    for name, found in tallies(rows, labels, metrics).items():
-        if isinstance(found, Tally):
-            low, high = interval(found) or (None, None)
-            values[name] = Value(found.value, low, high, len(found.rows), found.unit)
-        else:
-            values[name] = Value(float(found), None, None, len(rows), "")
+    """The report of rows that were asked and scored already.
+
+    Args:
+        metrics: full names, besides those of every evaluation.
+    """
+    found = tallies(rows, labels, metrics)
     worst = sorted((row for row in rows if row.targets), key=lambda row: row.nll / row.targets, reverse=True)
+    notes = {f"{name}: {each.note}": None for name, each in found.items() if isinstance(each, Tally) and each.note}
     return Report(
         model=model,
-        metrics=values | dict(speed or {}),
+        metrics=values(found, len(rows)) | dict(speed or {}),
         labels=tuple(sorted(labels)),
         confusions=_confusions(rows) if labels else (),
         worst=tuple(worst[:WORST_ROWS]),
+        notes=tuple(notes),
         rows=tuple(rows),
     )
 
 
 def tallies(rows: Sequence[Row], labels: Sequence[str], metrics: Sequence[str] = ()) -> dict[str, Tally | float]:
-    """Every figure that these rows support, by name."""
+    """Every figure that these rows support, and those that are asked for, by name.
+
+    Raises: DataError when a metric is asked for that these rows cannot have.
+    """
     found: dict[str, Tally | float] = {}
-    learned = [row for row in rows if row.targets]
-    if learned:
-        nll, count = [row.nll for row in learned], [row.targets for row in learned]
-        found["loss"] = ratio(nll, count, "nats/token", lower_is_better=True)
-        found["perplexity"] = Tally(found["loss"].rows, _perplexity, "perplexity", lower_is_better=True)
-        sizes = [row.learned_bytes for row in learned if row.learned_bytes]
-        if len(sizes) == len(learned):
-            bits = [nats / math.log(2) for nats in nll]
-            found["bits_per_byte"] = ratio(bits, sizes, "bits/byte", lower_is_better=True)
-        found["token_accuracy"] = ratio([row.correct for row in learned], count, "share")
-    asked = [row for row in rows if row.prediction is not None]
-    if asked:
-        predictions = [row.prediction or "" for row in asked]
-        references = [row.reference for row in asked]
-        names = ["accuracy", "macro_f1"] if labels else []
-        for name in dict.fromkeys(["exact_match", *names, *metrics]):
-            found[name] = measure(name, predictions, references)
-        if labels:
-            known = {label.strip() for label in labels} | {reference.strip() for reference in references}
-            found["outside_labels"] = share([p.strip() not in known for p in predictions], lower_is_better=True)
-        found["natural_stop"] = share([row.finish == "stop" for row in asked])
+    for name in dict.fromkeys([*ALWAYS, *(OF_LABELS if labels else ()), *metrics]):
+        figures = measure_rows(name, rows, labels)
+        if not figures and name in metrics:
+            refuse_missing(name, rows)
+        found |= figures
     return found
+
+
+def values(found: Mapping[str, Tally | float], count: int) -> dict[str, Value]:
+    """Figures with their intervals.
+
+    Args:
+        count: rows behind the figures that are plain numbers.
+    """
+    ends = intervals({name: each for name, each in found.items() if isinstance(each, Tally)})
+    shown = {}
+    for name, each in found.items():
+        if isinstance(each, Tally):
+            low, high = ends[name] or (None, None)
+            shown[name] = Value(each.value, low, high, len(each.rows), each.unit)
+        else:
+            shown[name] = Value(float(each), None, None, count, "")
+    return shown
 
 
 def find_labels(references: Sequence[str]) -> list[str]:
@@ -79,14 +85,10 @@ def find_labels(references: Sequence[str]) -> list[str]:
     return sorted(distinct) if few and short else []
 
 
-def _perplexity(sums: Floats) -> Floats:
-    return np.exp(sums[..., 0] / sums[..., 1])
-
-
 def _confusions(rows: Sequence[Row]) -> tuple[Confusion, ...]:
     wrong = Counter(
         (row.reference.strip(), row.prediction.strip())
         for row in rows
-        if row.prediction is not None and not hit(row.prediction, row.reference)
+        if row.prediction is not None and not hit(row.prediction, [row.reference, *row.also])
     )
     return tuple(Confusion(reference, answer, n) for (reference, answer), n in wrong.most_common(TOP_CONFUSIONS))

@@ -7,7 +7,7 @@ conversation, near duplicates) make every interval here too narrow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, NamedTuple
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from oleaster.evaluation.tally import Floats, Tally
 
 LEVEL = 0.95
+POWER = 0.8
+_Z, _Z_POWER = NormalDist().inv_cdf(0.5 + LEVEL / 2), NormalDist().inv_cdf(POWER)
 RESAMPLES = 2000
 CHUNK = 2**22
 """Most weights (resamples x rows) held at once: 32 MiB."""
@@ -40,27 +42,50 @@ class Difference:
     """Rows."""
     verdict: Literal["better", "worse", "not distinguishable"]
     """Of the second against the first."""
+    needed: int | None = None
+    """Rows that would show a difference of this size, if it is real, in four of five attempts; None when the two are
+    equal here. From few rows a rough guess, as the size itself is."""
 
     def __str__(self) -> str:
-        head = f"{self.verdict} with {self.count} rows" if self.verdict == "not distinguishable" else self.verdict
         low, high = self.interval
-        return f"{head} ({self.second - self.first:+.4g}, 95 % interval {low:+.4g} to {high:+.4g})"
+        size = f"({self.second - self.first:+.4g}, 95 % interval {low:+.4g} to {high:+.4g})"
+        if self.verdict != "not distinguishable":
+            return f"{self.verdict} {size}"
+        advice = f"; it would need about {rounded(self.needed):,} rows to show" if self.needed else ""
+        return f"{self.verdict} with {self.count:,} rows {size}{advice}"
 
 
-def interval(tally: Tally, seed: int = 0) -> Interval | None:
+def interval(tally: Tally) -> Interval | None:
     """95 % interval of a figure: Wilson's for a share, else a seeded bootstrap. None below two rows."""
-    if tally.is_share:
-        hits, count = tally.rows.sum(axis=0)
-        return wilson(int(hits), int(count)) if count else None
-    if len(tally.rows) < 2:
-        return None
-    drawn = np.concatenate([tally.figure(w @ tally.rows) for w in resamples(len(tally.rows), seed)])
-    return _percentiles(drawn, len(tally.rows))
+    return intervals({"": tally})[""]
+
+
+def intervals(tallies: Mapping[str, Tally]) -> dict[str, Interval | None]:
+    """The interval of each figure; all of them see the same resamples."""
+    found: dict[str, Interval | None] = dict.fromkeys(tallies)
+    resampled = {name: tally for name, tally in tallies.items() if not tally.is_share and len(tally.rows) > 1}
+    for name, drawn in _draw({name: (tally.figures, len(tally.rows)) for name, tally in resampled.items()}).items():
+        found[name] = _percentiles(drawn, len(tallies[name].rows))
+    for name, tally in tallies.items():
+        if tally.is_share and len(tally.rows):
+            found[name] = wilson(int(tally.rows[:, 0].sum()), len(tally.rows))
+    return found
+
+
+def _draw(asked: Mapping[str, tuple[Callable[[Floats], Floats], int]]) -> dict[str, Floats]:
+    """Each function of weights [S, rows] on every resample of so many rows: [RESAMPLES]."""
+    parts: dict[str, list[Floats]] = {name: [] for name in asked}
+    for count in {count for _, count in asked.values()}:
+        for weights in resamples(count):
+            for name, (figures, rows) in asked.items():
+                if rows == count:
+                    parts[name].append(figures(weights))
+    return {name: np.concatenate(blocks) for name, blocks in parts.items()}
 
 
 def wilson(hits: int, count: int) -> Interval:
     """95 % interval of a proportion (Wilson 1927): good for small counts and for shares near 0 and 1."""
-    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+    z = _Z
     share = hits / count
     scale = 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
@@ -68,31 +93,74 @@ def wilson(hits: int, count: int) -> Interval:
     return Interval(0.0 if hits == 0 else middle - half, 1.0 if hits == count else middle + half)
 
 
-def compare_tallies(first: Tally, second: Tally, seed: int = 0) -> Difference:
-    """Paired comparison of one metric on the same rows in the same order.
+def compare_tallies(first: Tally, second: Tally) -> Difference:
+    """Paired comparison of one metric on the same rows in the same order; see `differences`."""
+    return differences({"": first}, {"": second})[""]
+
+
+def differences(first: Mapping[str, Tally], second: Mapping[str, Tally]) -> dict[str, Difference]:
+    """Paired comparison of each metric, the same rows in the same order behind both sides.
 
     The interval is a bootstrap over the rows, each drawn with both its answers. The verdict of a share is McNemar's
     exact test at 5 %, which looks only at rows where the two differ; of any other figure, whether the interval leaves
     out 0.
 
     Raises:
-        ValueError: the tallies have different numbers of rows.
+        ValueError: the tallies of a metric have different numbers of rows.
     """
+    for name, tally in first.items():
+        if len(tally.rows) != len(second[name].rows):
+            raise ValueError(f"{len(tally.rows)} rows against {len(second[name].rows)}")
+    drawn = _draw({name: (_change(tally, second[name]), len(tally.rows)) for name, tally in first.items()})
+    return {name: _difference(tally, second[name], drawn[name]) for name, tally in first.items()}
+
+
+def _change(first: Tally, second: Tally) -> Callable[[Floats], Floats]:
+    return lambda weights: second.figures(weights) - first.figures(weights)
+
+
+def _difference(first: Tally, second: Tally, drawn: Floats) -> Difference:
     count = len(first.rows)
-    if count != len(second.rows):
-        raise ValueError(f"{count} rows against {len(second.rows)}")
-    weights = resamples(count, seed)
-    drawn = np.concatenate([second.figure(w @ second.rows) - first.figure(w @ first.rows) for w in weights])
     found = _percentiles(drawn, count) if count > 1 else Interval(-math.inf, math.inf)
     change = second.value - first.value
     if first.is_share:
         a, b = first.rows[:, 0], second.rows[:, 0]
-        certain = mcnemar(int((a > b).sum()), int((a < b).sum())) < 1 - LEVEL
+        lost, won = int((a > b).sum()), int((a < b).sum())
+        certain = mcnemar(lost, won) < 1 - LEVEL
+        needed = rows_for_mcnemar(lost / count, won / count)
     else:
         certain = found.low > 0 or found.high < 0
+        needed = _rows_for(change, float(np.nanstd(drawn)), count)
     up = change < 0 if first.lower_is_better else change > 0
     verdict = ("better" if up else "worse") if certain and change else "not distinguishable"
-    return Difference(first.value, second.value, found, count, verdict)
+    return Difference(first.value, second.value, found, count, verdict, needed)
+
+
+def rows_for_mcnemar(lost: float, won: float) -> int | None:
+    """Rows with which McNemar's test finds a difference like this one in four of five attempts (Connor 1987).
+
+    Args:
+        lost, won: shares of the rows that only the first, only the second got right.
+
+    Returns: None when there is no difference to find.
+    """
+    change, moved = abs(won - lost), won + lost
+    if not change:
+        return None
+    return math.ceil((_Z * math.sqrt(moved) + _Z_POWER * math.sqrt(moved - change * change)) ** 2 / change**2)
+
+
+def _rows_for(change: float, error: float, count: int) -> int | None:
+    """The same for any figure: its standard error falls with the square root of the rows."""
+    if not change or not math.isfinite(change) or not error:
+        return None
+    return max(2, math.ceil(count * ((_Z + _Z_POWER) * error / change) ** 2))
+
+
+def rounded(rows: int) -> int:
+    """Two digits of it, upwards: more would pretend to know."""
+    step = 10 ** max(0, len(str(rows)) - 2)
+    return -(-rows // step) * step
 
 
 def mcnemar(lost: int, won: int) -> float:
@@ -102,7 +170,7 @@ def mcnemar(lost: int, won: int) -> float:
     return min(1.0, 2 * tail / 2**total)
 
 
-def resamples(count: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def resamples(count: int, seed: int = 0) -> Iterator[NDArray[np.float64]]:
     """How often each row is drawn in each of `RESAMPLES` bootstrap samples: blocks [samples, rows] of weights."""
     source = np.random.default_rng(seed)
     size = max(1, min(RESAMPLES, CHUNK // count))

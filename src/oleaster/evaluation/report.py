@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from oleaster.core.errors import DataError
 from oleaster.core.files import atomic_write_json, atomic_write_text
@@ -26,6 +27,17 @@ class Value:
     """Rows behind the figure."""
     unit: str
     """`share` (0 to 1), `nats/token`, `bits/byte`, `perplexity`, `F1`, `tokens/s`, ..."""
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        """`92.1 % [89.4, 94.1]`: shares in per cent."""
+        scale, unit = (100.0, " %") if self.unit == "share" else (1.0, self.unit and f" {self.unit}")
+        shown = f"{_digits(self.value * scale)}{unit}"
+        if self.low is None or self.high is None:
+            return shown
+        return f"{shown} [{_digits(self.low * scale)}, {_digits(self.high * scale)}]"
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,10 @@ class Row:
     """None: the row has no prompt to be asked with."""
     finish: str | None = None
     """`stop` or `length`"""
+    confidence: float | None = None
+    """Probability that the model gives to its own answer; None where no metric asked for it."""
+    also: tuple[str, ...] = ()
+    """Further acceptable answers."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +88,17 @@ class Report:
     """Most frequent wrong answers where the answers are labels, most frequent first."""
     worst: tuple[Row, ...] = ()
     """Rows with the highest loss per token: hard, mislabelled, or unlike the training rows."""
+    notes: tuple[str, ...] = ()
+    """What whoever reads the figures should know, in sentences."""
     predictions: Path | None = None
     """The file with all rows, when they were saved."""
     rows: tuple[Row, ...] = field(default=(), repr=False)
+
+    def __getitem__(self, metric: str) -> Value:
+        """The figure called `metric`. Raises: KeyError with the names there are."""
+        if metric not in self.metrics:
+            raise KeyError(f"{metric}; there are {', '.join(self.metrics)}")
+        return self.metrics[metric]
 
     def save(self, folder: Path) -> Report:
         """Write predictions.jsonl, then report.json, into `folder`; each is there whole or not at all.
@@ -99,7 +123,7 @@ def load_report(folder: Path) -> Report:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         # Line by line from the file: `str.splitlines` also breaks at U+0085 and others, which JSON does not escape.
         with (folder / PREDICTIONS).open(encoding="utf-8") as lines:
-            rows = tuple(Row(**json.loads(line)) for line in lines)
+            rows = tuple(_row(json.loads(line)) for line in lines)
         if len(rows) != content["rows"]:
             raise ValueError(f"{len(rows)} rows of {content['rows']}")
         return Report(
@@ -107,7 +131,8 @@ def load_report(folder: Path) -> Report:
             metrics={name: Value(**value) for name, value in content["metrics"].items()},
             labels=tuple(content["labels"]),
             confusions=tuple(Confusion(**found) for found in content["confusions"]),
-            worst=tuple(Row(**row) for row in content["worst"]),
+            worst=tuple(_row(row) for row in content["worst"]),
+            notes=tuple(content.get("notes", ())),
             predictions=folder / PREDICTIONS,
             rows=rows,
         )
@@ -116,3 +141,12 @@ def load_report(folder: Path) -> Report:
         raise DataError(f"there is no {name}", where=str(folder), remedy="evaluate with an output folder") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError("the report is damaged", where=str(folder), remedy="evaluate again") from error
+
+
+def _row(content: dict[str, Any]) -> Row:
+    return Row(**{**content, "also": tuple(content.get("also", ()))})
+
+
+def _digits(value: float) -> str:
+    """Four digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

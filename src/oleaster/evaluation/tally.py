@@ -1,7 +1,8 @@
 """What a metric hands on: counts of each row that may be added up, and the figure their sums make.
 
 Everything else follows from that one form: the figure of any choice of rows, hence bootstrap intervals and paired
-comparisons, for means, ratios, perplexity, F1 and BLEU alike.
+comparisons, for means, ratios, perplexity, F1 and BLEU alike. `Ranks` is for the one kind of figure that is no function
+of sums.
 """
 
 from __future__ import annotations
@@ -27,11 +28,46 @@ class Tally:
     lower_is_better: bool = False
     is_share: bool = False
     """The rows are (0 or 1, 1) and the figure is the share of ones: a proportion with an exact theory."""
+    note: str = ""
+    """A sentence about these rows that whoever reads the figure should know."""
 
     @property
     def value(self) -> float:
         """The figure of all rows."""
         return float(self.figure(self.rows.sum(axis=0)))
+
+    def figures(self, weights: Floats) -> Floats:
+        """[S], the figures when each row counts as often as `weights` [S, rows] say."""
+        return self.figure(weights @ self.rows)
+
+
+@dataclass(frozen=True)
+class Ranks(Tally):
+    """Spearman's rank correlation of two columns: `rows` [rows, 2] are the values themselves; `figure` is not used."""
+
+    @property
+    def value(self) -> float:
+        """The correlation of all rows; nan where a column is constant."""
+        return float(self.figures(np.ones((1, len(self.rows))))[0])
+
+    def figures(self, weights: Floats) -> Floats:
+        """The correlation of the rows repeated `weights` times: Pearson's of the weighted mid-ranks."""
+        first, second = (_mid_ranks(column, weights) for column in self.rows.T)
+        count = weights.sum(axis=1)
+        first -= (weights * first).sum(axis=1, keepdims=True) / count[:, None]
+        second -= (weights * second).sum(axis=1, keepdims=True) / count[:, None]
+        spread = np.sqrt((weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1))
+        return np.divide(
+            (weights * first * second).sum(axis=1), spread, out=np.full(len(count), np.nan), where=spread > 0
+        )
+
+
+def _mid_ranks(column: Floats, weights: Floats) -> Floats:
+    """[S, rows], the mean of the places that a row's value takes when row i stands `weights[:, i]` times in line."""
+    distinct, places = np.unique(column, return_inverse=True)
+    held = np.zeros((len(weights), len(distinct)))
+    np.add.at(held.T, places, weights.T)
+    return (np.cumsum(held, axis=1) - (held - 1) / 2)[:, places]
 
 
 def ratio(totals: Sequence[float], counts: Sequence[float], unit: str, *, lower_is_better: bool = False) -> Tally:

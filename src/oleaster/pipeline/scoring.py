@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from oleaster.config.load import load_config
 from oleaster.config.schema import Config
-from oleaster.core.errors import ConfigError, DataError
+from oleaster.core.errors import ConfigError, DataError, UserError
 from oleaster.pipeline.loading import (
     attach,
     load_artifact,
@@ -43,36 +43,38 @@ def evaluate(
 
     Args:
         base: score the base as well, first.
-        output: folder for the reports and predictions; default: `predictions` of a run.
+        output: folder for the reports and predictions; default: `predictions` of a run, else `evaluations/NAME`.
         adapter: name of one that an artifact of `generate_adapter` carries.
         recipe: that of the training behind a model that carries none; it says which rows were held out.
     """
     from oleaster.core.artifact import Artifact
     from oleaster.core.plugins import load_plugins
     from oleaster.evaluation.evaluate import evaluate as score
+    from oleaster.evaluation.metrics import check_metrics
 
     load_plugins(config.plugins)
+    check_metrics(config.evaluation.metrics)
     run = run_of(path)
-    if run is not None and output is None:
-        output = run.predictions
+    if output is None:
+        output = run.predictions if run is not None else default_output(path)
 
     def scored(predictor: Predictor, folder: str) -> Report:
-        where = None if output is None else output / folder
-        return score(predictor, examples, encoded, config.evaluation, where, choices=choices)
+        where = output / folder
+        return score(predictor, examples, encoded, config.evaluation, where, labels=labels, choices=choices)
 
     if Artifact.is_artifact(Path(path)):
         if config.evaluation.answer_with == "labels":
             raise ConfigError("an artifact answers with any text", where="answer_with", remedy="--answer_with text")
         predictor, tokenizer = load_artifact(path, config, adapter)
-        examples, encoded, choices = _rows_to_score(config, tokenizer, recipe_of(path, adapter) or recipe)
+        examples, encoded, labels, choices = _rows_to_score(config, tokenizer, recipe_of(path, adapter) or recipe)
         return [scored(predictor, "artifact")]
     refuse_adapter(path, adapter)
     use_threads(config)
-    reports, examples = [], ()
+    reports: list[Report] = []
     for predictor in _torch_predictors(path, config, base):
         if not reports:
             tokenizer, found = predictor.loaded.tokenizer, recipe_of(path) or recipe
-            examples, encoded, choices = _rows_to_score(config, tokenizer, found)
+            examples, encoded, labels, choices = _rows_to_score(config, tokenizer, found)
         reports.append(scored(predictor, predictor.name))
     return reports
 
@@ -99,6 +101,12 @@ def _torch_predictors(path: Path | str, config: Config, base: bool) -> Iterator[
         yield TorchPredictor(loaded, "tuned")
 
 
+def default_output(path: Path | str) -> Path:
+    """Where the evaluation of something that is no run is kept: an exported model ships without its test rows."""
+    place = Path(path)
+    return Path("evaluations") / (place.resolve().name if place.exists() else str(path).replace("/", "--"))
+
+
 Choices = tuple[tuple[int, ...], ...]
 MOST_LABELS = 1000
 """More different answers than this are no labels."""
@@ -106,9 +114,9 @@ MOST_LABELS = 1000
 
 def _rows_to_score(
     config: Config, tokenizer: Any, found: Path | None
-) -> tuple[Sequence[Example], list[Encoded], Choices]:
-    """Rows to ask, as they are and as token ids, and the answers there may be (none: any)."""
-    from oleaster.config.load import load_config
+) -> tuple[Sequence[Example], list[Encoded], list[str] | None, Choices]:
+    """Rows to ask, as they are and as token ids; the labels, as far as a recipe knows them; and the answers there may
+    be (none: any)."""
     from oleaster.data.encode import encode
 
     recipe = load_config(found) if found else None
@@ -117,10 +125,24 @@ def _rows_to_score(
         remedy = "name rows: -d test.jsonl"
         raise DataError("no rows were held out in training", where=str(found), remedy=remedy)
     encoded = encode(examples, tokenizer, config.data, every_turn=False)[0]
-    return examples, encoded, _labels(recipe, tokenizer) if config.evaluation.answer_with == "labels" else ()
+    choices = _choices(recipe, tokenizer) if config.evaluation.answer_with == "labels" else ()
+    return examples, encoded, _labels(recipe), choices
 
 
-def _labels(recipe: Config | None, tokenizer: Any) -> Choices:
+def _labels(recipe: Config | None) -> list[str] | None:
+    """The labels of the training rows, empty where their answers are no labels; None where the rows are not here."""
+    from oleaster.data.prepare import prepare
+    from oleaster.evaluation.figures import find_labels
+
+    if recipe is None:
+        return None
+    try:
+        return find_labels([example.target for example in prepare(recipe.data, recipe.seed).train])
+    except UserError:  # an artifact on another machine, or rows that have moved: the references must do
+        return None
+
+
+def _choices(recipe: Config | None, tokenizer: Any) -> Choices:
     """The different answers of the training rows, as token ids with the stop token."""
     from oleaster.data.encode import encode
     from oleaster.data.prepare import prepare

@@ -186,10 +186,55 @@ def test_labels_are_short_repeated_answers():
 def test_nothing_to_evaluate_unknown_metric_and_broken_model_are_refused():
     with pytest.raises(DataError, match="no rows to evaluate"):
         evaluate(Scripted({}), EXAMPLES, [], CONFIG)
-    with pytest.raises(ConfigError, match="did you mean 'rouge_l'"):
-        run(RIGHT, metrics=["rougel"])
+    with pytest.raises(ConfigError, match="did you mean 'rouge_"):
+        run(RIGHT, metrics=["rouge_3"])
     with pytest.raises(NonFiniteError, match=r"6 of 6 rows: rows\.jsonl:1, .*, \.\.\."):
         run(RIGHT, nats=math.nan)
+
+
+def test_answers_are_scored_again_for_their_confidence_where_a_metric_asks_for_it():
+    answers = {**RIGHT, 6: "never ends"}
+    report = run(answers, nats=0.01, metrics=["ece"])
+    # The stop token counts where the model wrote it: "pay" is three tokens of 0.01 nats each for row 1, and a stop.
+    assert report.rows[0].confidence == pytest.approx(math.exp(-0.01 * 4))
+    assert report.rows[5].confidence == pytest.approx(math.exp(-0.06 * len("never ends")))
+    assert report["calibration"].unit == "share"
+    assert run(answers).rows[0].confidence is None
+
+
+def test_further_references_come_from_a_column(tmp_path):
+    examples = [replace(e, row={"others": ["pay", "halt"], "n": 1}) for e in EXAMPLES]
+    answers = dict.fromkeys(RIGHT, "halt")
+
+    def scored(column: str) -> Report:
+        config = EvaluationConfig(references_field=column)
+        return evaluate(Scripted(answers), examples, ENCODED, config, tmp_path, labels=["pay", "stop", "call", "halt"])
+
+    report = scored("others")
+    assert report["exact_match"].value == 1.0
+    assert report.rows[0].also == ("halt",)
+    assert load_report(tmp_path) == report
+    assert report.confusions == ()
+    with pytest.raises(DataError, match=r"rows.jsonl:1: no column 'other'\n  -> --references_field one of: others, n"):
+        scored("other")
+    with pytest.raises(DataError, match="the column 'n' is no list of texts"):
+        scored("n")
+
+
+def test_a_figure_is_asked_for_by_name():
+    report = run({**RIGHT, 1: "stop"})
+    assert float(report["accuracy"]) == pytest.approx(5 / 6)
+    assert str(report["accuracy"]) == "83.33 % [43.65, 96.99]"
+    assert str(report["loss"]).startswith("1.75 nats/token [")
+    with pytest.raises(KeyError, match="there are loss, perplexity"):
+        _ = report["bleu"]
+
+
+def test_notes_of_metrics_reach_the_report(tmp_path):
+    examples = [replace(e, target="gęś") for e in EXAMPLES]
+    report = evaluate(Scripted(RIGHT), examples, ENCODED, CONFIG, tmp_path, metrics=["rouge_1"])
+    assert report.notes[0].startswith("rouge_1: the original tokenizer would drop 67% of the letters")
+    assert load_report(tmp_path).notes == report.notes
 
 
 def test_further_metrics_are_reported_with_their_intervals():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from oleaster.evaluation.intervals import compare_tallies, interval, mcnemar, resamples, wilson
-from oleaster.evaluation.metrics import macro_f1
+from oleaster.evaluation.metrics.labels import macro_f1
 from oleaster.evaluation.tally import Tally, mean, ratio, share
 
 
