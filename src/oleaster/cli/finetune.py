@@ -16,9 +16,11 @@ TITLES = {
     "watch": "what is recorded, kept and stopped",
     "evaluation": "answers and their scores",
     "export": "the shipped model",
+    "search_strategy": "how the best settings are looked for",
 }
 
-
+_LATER = ("export", "passes", "search_space", "search_strategy")
+"""Of a recipe, what other commands read."""
 RECIPE = Flag(
     "config", "Recipe (YAML), of several the last on top; flags go before it. A run's oleaster.yaml is one.", "list"
 )
@@ -26,7 +28,7 @@ RECIPE = Flag(
 
 def command() -> Command:
     """What `finetune` takes."""
-    settings = select(["", *(name for name in sections() if name != "export")])
+    settings = select(["", *sections()])
     return Command(
         name="finetune",
         summary="Fine-tune a model on your rows. Makes FOLDER/adapter, FOLDER/model and a log.",
@@ -40,7 +42,7 @@ def command() -> Command:
             RECIPE,
             Flag("dry_run", "Read, check and encode the rows, show what would be done; no model is loaded.", "switch"),
         ),
-        settings=tuple(flag for flag in settings if flag.name != "passes"),
+        settings=tuple(flag for flag in settings if flag.section not in _LATER and flag.name not in _LATER),
         titles=TITLES,
     )
 

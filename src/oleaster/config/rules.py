@@ -150,7 +150,15 @@ def missing_settings(config: Config) -> list[str]:
     return [name for name, value in given.items() if not value]
 
 
-ALWAYS: tuple[Rule, ...] = (precision_fits, steps_make_sense, templates_agree, data_is_named)
+def space_is_sound(config: Config) -> Iterator[Problem]:
+    """What is searched is a setting, with values that the strategy can choose from."""
+    if config.search_space:
+        from oleaster.config.space import findings
+
+        yield from (Problem(*found) for found in findings(config))
+
+
+ALWAYS: tuple[Rule, ...] = (precision_fits, steps_make_sense, templates_agree, data_is_named, space_is_sound)
 TO_FINETUNE: tuple[Rule, ...] = (*ALWAYS, paths_exist, output_is_writable, packages_are_there)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from oleaster.config.fields import (
     Fraction,
@@ -23,6 +23,7 @@ from oleaster.config.fields import (
     split_commas,
 )
 from oleaster.config.methods import LoraConfig, MethodConfig
+from oleaster.config.search import SPACE_SCHEMA, SearchStrategyConfig, read_space
 from oleaster.config.steps import Step, read_steps
 
 _StepSettings = dict[str, dict[str, Any] | None]
@@ -222,6 +223,8 @@ class Config(Section):
     """Python files that register metrics, losses, methods or passes."""
     passes: Steps = ["finetune", "evaluate", "onnx"]  # type: ignore[assignment]  # read_steps makes steps of them
     """Steps of `oleaster run`, in order: names, or name: {type: ..., setting: value}."""
+    search_space: Annotated[dict[str, Any], BeforeValidator(read_space), WithJsonSchema(SPACE_SCHEMA)] = {}
+    """What `oleaster search` varies: {learning_rate: {type: float, low: 1e-5, high: 1e-3, log: true}}."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     method: MethodConfig = LoraConfig()
@@ -229,3 +232,4 @@ class Config(Section):
     watch: WatchConfig = WatchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
+    search_strategy: SearchStrategyConfig = SearchStrategyConfig()

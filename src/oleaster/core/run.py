@@ -247,7 +247,7 @@ def _differences(before: str, now: str) -> list[str]:
     return [
         f"{name}: {old.get(name)!r} in the folder, {new.get(name)!r} now"
         for name in sorted(old.keys() | new.keys())
-        if name not in _NO_MATTER and not name.startswith("export.") and old.get(name) != new.get(name)
+        if name not in _NO_MATTER and not name.startswith(("export.", "search_")) and old.get(name) != new.get(name)
     ]
 
 

@@ -150,6 +150,11 @@ def _choices(recipe: Config | None, tokenizer: Any) -> Choices:
     if recipe is None:
         raise ConfigError("only a run knows its labels", where="answer_with", remedy="leave it out here")
     rows, _ = encode(prepare(recipe.data, recipe.seed).train, tokenizer, recipe.data, every_turn=False)
+    return answers_of(rows)
+
+
+def answers_of(rows: Sequence[Encoded]) -> Choices:
+    """The different answers of `rows`, as token ids. Raises: ConfigError when there are too many to be labels."""
     answers = sorted({row.input_ids[row.prompt_length :] for row in rows})
     if len(answers) > MOST_LABELS:
         found = f"the training rows have {len(answers):,} different answers; they are no labels"

@@ -112,9 +112,28 @@ class Shelf:
         with restored(loaded.model):
             yield loaded, why
 
+    @contextmanager
+    def tuned(self, run: Run, config: Config) -> Iterator[LoadedModel]:
+        """The model of a finished run, ready to answer: the base with its adapter on while the block lasts.
+
+        Args:
+            config: the recipe of the run.
+        """
+        import torch
+
+        from oleaster.pipeline.loading import attach, load_tuned
+
+        if not run.adapter.is_dir():
+            yield load_tuned(run.folder, config)
+            return
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with self.base(config, self.ready(config), device, whole=False) as (loaded, _):
+            attach(loaded, run.adapter)
+            yield loaded
+
 
 _AFTER_THE_ROWS = {
-    *("output_path", "task_name", "log_level", "search_space", "search_strategy"),
+    *("output_path", "task_name", "log_level", "passes", "search_space", "search_strategy"),
     *("method", "training", "watch", "evaluation", "export"),
 }
 """Sections and settings that rows and tokens do not depend on."""

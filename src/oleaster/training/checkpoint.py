@@ -226,7 +226,7 @@ def settings_that_matter(config: Mapping[str, Any], **facts: Any) -> dict[str, A
 
 
 _NO_MATTER = re.compile(
-    r"(output_path|task_name|log_level|watch\..*|evaluation\..*|export\..*"
+    r"(output_path|task_name|log_level|search_.*|watch\..*|evaluation\..*|export\..*"
     r"|training\.(resume|num_threads|dataloader_num_workers|per_device_eval_batch_size))$"
 )
 """Settings that a resumed run may change: what is watched, kept and shown, and where."""

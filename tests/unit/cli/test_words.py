@@ -14,7 +14,10 @@ from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError
 
 FINETUNE = finetune.command()
-TRAINING_FLAGS = {name: flag for name, flag in config_flags().items() if flag.section != "export" and name != "passes"}
+LATER = ("export", "search_strategy", "passes", "search_space")
+TRAINING_FLAGS = {
+    name: flag for name, flag in config_flags().items() if flag.section not in LATER and name not in LATER
+}
 
 
 def settings(*words: str) -> dict[str, object]:
