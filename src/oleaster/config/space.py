@@ -94,7 +94,7 @@ def _read(name: str, place: str, entry: Mapping[str, Any]) -> Iterator[Dimension
         when = {}
     conditions = []
     for other, values in when.items():
-        known = ALIASES.get(other, other)
+        known = str(ALIASES.get(other, other))
         if known not in config_flags():
             remedy = near_names(known, [*config_flags(), *ALIASES])
             problems.append(Finding(f"{place}.when.{other}", "there is no such setting", remedy))
