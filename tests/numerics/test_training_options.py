@@ -13,7 +13,7 @@ from plain_reference import add_lora, both, largest_difference, our_backward, pl
 from oleaster.config.load import replace
 from oleaster.config.schema import Config
 from oleaster.data.batch import pack
-from oleaster.models.fused import Projection, project
+from oleaster.models.fused import Branch, Projection, project
 from oleaster.models.load import load_weights
 from oleaster.models.tiny import make_tiny
 from oleaster.training.checkpoint import Checkpoints
@@ -139,7 +139,7 @@ def test_dropout_reaches_only_the_adapter_and_its_gradient_takes_the_same_mask()
     torch.manual_seed(0)
     x = torch.rand(50, 40).add_(0.5).requires_grad_()
     eye = torch.eye(40)
-    (y,) = project(x, [Projection(torch.zeros(40, 40), None, eye, eye, 1.0, 0.3)])
+    (y,) = project(x, [Projection(torch.zeros(40, 40), None, (Branch(eye, eye, 1.0, 0.3),))])
     mask = (y / x).detach()
     kept = (mask != 0).float().mean().item()
     assert kept == pytest.approx(0.7, abs=0.04)
@@ -157,7 +157,7 @@ def test_dropout_is_unbiased():
     w.requires_grad_(False)
 
     def gradients(dropout: float) -> list[torch.Tensor]:
-        (y,) = project(x, [Projection(w, None, a, b, 0.5, dropout)])
+        (y,) = project(x, [Projection(w, None, (Branch(a, b, 0.5, dropout),))])
         return list(torch.autograd.grad(y.sum(), (x, a, b)))
 
     expected = gradients(0.0)

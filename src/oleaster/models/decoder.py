@@ -23,6 +23,7 @@ from oleaster.models.fused import (
     Again,
     Angles,
     Attending,
+    Branch,
     Projection,
     add_rms_norm,
     attend,
@@ -232,7 +233,7 @@ def projection(module: nn.Module) -> Projection:
     if hasattr(module, "lora_A"):
         plain = projection(module.base)  # type: ignore[arg-type]
         dropout = module.dropout if module.training else 0.0
-        return replace(plain, lora_a=module.lora_A, lora_b=module.lora_B, scale=module.scaling, dropout=dropout)
+        return replace(plain, branches=(Branch(module.lora_A, module.lora_B, module.scaling, dropout),))  # type: ignore[arg-type]
     return Projection(module.weight, module.bias)  # type: ignore[arg-type]
 
 

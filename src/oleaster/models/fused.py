@@ -10,7 +10,7 @@ G = H / J, D head size, B rows of a bucket, L places per row, P prefix tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,120 +24,144 @@ from oleaster.models.kernels import Angles
 from oleaster.models.memory import LONG
 
 
-@dataclass(frozen=True)
-class Projection:
-    """A linear map and, where one is attached, its LoRA branch: y = W x + b + scale * B A x."""
-
-    weight: Tensor
-    """[O, K]"""
-    bias: Tensor | None
-    """[O]"""
-    lora_a: Tensor | None = None
-    """[r, K] float32"""
-    lora_b: Tensor | None = None
-    """[O, r] float32"""
-    scale: float = 0.0
-    dropout: float = 0.0
-
-
-Again = Callable[[], Tensor]
-"""Makes an element-wise result once more from what is kept anyway: the same bits, for less than keeping them costs."""
-
-
-def project(x_NK: Tensor, projections: Sequence[Projection], again: Again | None = None) -> tuple[Tensor, ...]:
-    """All projections of one input. One dropout mask serves the LoRA branches of the group.
-
-    Args:
-        again: gives `x_NK` once more on the way back, so that it need not be kept.
-    """
-    tensors = [t for p in projections for t in (p.weight, p.bias, p.lora_a, p.lora_b)]
-    dropout = max(p.dropout for p in projections) if torch.is_grad_enabled() else 0.0
-    return _Project.apply(x_NK, [p.scale for p in projections], dropout, again, *tensors)  # type: ignore[return-value]
-
-
-class _Branch(NamedTuple):
-    """The LoRA branch of one projection of a group."""
+class Branch(NamedTuple):
+    """A low-rank update beside a linear map: + scale * B A x."""
 
     a: Tensor
     """[r, K] float32"""
     b: Tensor
     """[O, r] float32"""
     scale: float
-    ranks: slice
-    """Where its r columns lie among those of the whole group (R in all)."""
+    dropout: float
 
 
-def _branches(tensors: Sequence[Tensor | None], scales: Sequence[float]) -> list[_Branch | None]:
-    found: list[_Branch | None] = []
-    at = 0
-    for a, b, scale in zip(tensors[2::4], tensors[3::4], scales, strict=True):
-        if a is None or b is None:
-            found.append(None)
-            continue
-        found.append(_Branch(a, b, scale, slice(at, at + a.shape[0])))
-        at += a.shape[0]
-    return found
+@dataclass(frozen=True)
+class Projection:
+    """A linear map y = W x + b and the branch that each seat has on it."""
+
+    weight: Tensor
+    """[O, K]"""
+    bias: Tensor | None
+    """[O]"""
+    branches: tuple[Branch | None, ...] = (None,)
+    """One for each seat."""
+
+
+Seats = Sequence[slice]
+"""Who sits where on the line: each adapter acts on tokens of its own. One adapter has them all."""
+ALONE: Seats = (slice(None),)
+
+Again = Callable[[], Tensor]
+"""Makes an element-wise result once more from what is kept anyway: the same bits, for less than keeping them costs."""
+
+
+def project(
+    x_NK: Tensor, projections: Sequence[Projection], again: Again | None = None, seats: Seats = ALONE
+) -> tuple[Tensor, ...]:
+    """All projections of one input. One dropout mask serves a seat's branches on the group.
+
+    Args:
+        again: gives `x_NK` once more on the way back, so that it need not be kept.
+        seats: the tokens of each seat; every projection has as many branches.
+    """
+    plain = [t for p in projections for t in (p.weight, p.bias)]
+    group = _Group(len(projections), [], again)
+    thin: list[Tensor] = []
+    for seat, tokens in enumerate(seats):
+        branches = [(i, p.branches[seat]) for i, p in enumerate(projections)]
+        found = [(i, branch) for i, branch in branches if branch is not None]
+        if found:
+            dropout = max(branch.dropout for _, branch in found) if torch.is_grad_enabled() else 0.0
+            at = 2 * len(projections) + len(thin)
+            group.seats.append(_Seat(tokens, dropout, at, [(i, branch.scale) for i, branch in found]))
+            thin += [t for _, branch in found for t in (branch.a, branch.b)]
+    return _Project.apply(x_NK, group, *plain, *thin)  # type: ignore[return-value]
+
+
+class _Seat(NamedTuple):
+    """A seat's branches on a group of projections."""
+
+    tokens: slice
+    dropout: float
+    first: int
+    """Place of its first A among the tensors of the group; B follows A, branch follows branch."""
+    branches: list[tuple[int, float]]
+    """(which projection, scale)"""
+
+    def pairs(self, tensors: Sequence[Tensor | None]) -> Iterator[tuple[int, float, Tensor, Tensor, slice]]:
+        """(projection, scale, A, B, where the branch's columns lie among the R of all A's together)"""
+        at = 0
+        for k, (i, scale) in enumerate(self.branches):
+            a, b = tensors[self.first + 2 * k], tensors[self.first + 2 * k + 1]
+            assert a is not None
+            assert b is not None
+            yield i, scale, a, b, slice(at, at + a.shape[0])
+            at += a.shape[0]
+
+
+class _Group(NamedTuple):
+    projections: int
+    seats: list[_Seat]
+    again: Again | None
 
 
 class _Project(torch.autograd.Function):
-    """The A's of a group are one matrix [R, K], so that the input is read once for all branches, and once on the way
+    """The A's of a seat are one matrix [R, K], so that the input is read once for all branches, and once on the way
     back; the thin products with B go straight into the outputs of the frozen matrices."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scales: list[float], dropout: float, again: Again | None, *tensors: Tensor | None
-    ) -> Any:
-        branches = _branches(tensors, scales)
-        dropped, mask = x, None
-        if dropout > 0.0 and any(branches):
-            mask = torch.empty_like(x).bernoulli_(1.0 - dropout).div_(1.0 - dropout)
-            dropped = x * mask
-        a_all = [branch.a for branch in branches if branch]
-        a_RK = torch.cat(a_all).to(x.dtype) if a_all else x.new_zeros(0, x.shape[1])
-        h_NR = dropped @ a_RK.t()
-        outputs, scaled = [], []
-        for weight, bias, branch in zip(tensors[0::4], tensors[1::4], branches, strict=True):
-            assert weight is not None
-            y = F.linear(x, weight, bias)
-            if branch:
-                scaled.append((branch.b * branch.scale).to(x.dtype))
-                y.addmm_(h_NR[:, branch.ranks], scaled[-1].t())
-            outputs.append(y)
-        ctx.needs_x = any(ctx.needs_input_grad[4::4]) or bool(a_all)
-        ctx.save_for_backward(x if ctx.needs_x and again is None else None, mask, a_RK, h_NR, *tensors)
-        ctx.scales, ctx.scaled, ctx.again = scales, scaled, again
+    def forward(ctx: Any, x: Tensor, group: _Group, *tensors: Tensor | None) -> Any:
+        outputs = [F.linear(x, tensors[2 * i], tensors[2 * i + 1]) for i in range(group.projections)]  # type: ignore[arg-type]
+        kept: list[Tensor | None] = []
+        ctx.scaled = []
+        for seat in group.seats:
+            part, mask = x[seat.tokens], None
+            if seat.dropout > 0.0:
+                mask = torch.empty_like(part).bernoulli_(1.0 - seat.dropout).div_(1.0 - seat.dropout)
+            a_RK = torch.cat([a for _, _, a, _, _ in seat.pairs(tensors)]).to(x.dtype)
+            h_NR = (part if mask is None else part * mask) @ a_RK.t()
+            for i, scale, _, b, ranks in seat.pairs(tensors):
+                ctx.scaled.append((b * scale).to(x.dtype))
+                outputs[i][seat.tokens].addmm_(h_NR[:, ranks], ctx.scaled[-1].t())
+            kept += [mask, a_RK, h_NR]
+        ctx.needs_x = bool(group.seats) or any(ctx.needs_input_grad[2 : 2 + 2 * group.projections : 2])
+        ctx.save_for_backward(x if ctx.needs_x and group.again is None else None, *kept, *tensors)
+        ctx.group = group
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, mask, a_RK, h_NR, *tensors = ctx.saved_tensors
-        if ctx.needs_x and ctx.again is not None:
-            x, ctx.again = ctx.again(), None
-        branches, scaled = _branches(tensors, ctx.scales), iter(ctx.scaled)
-        needs = ctx.needs_input_grad[4:]
-        results: list[Tensor | None] = [None] * len(tensors)
-        g_NR, dx = torch.empty_like(h_NR), None
-        for i, (branch, dy) in enumerate(zip(branches, grads, strict=True)):
-            weight, bias, dy = tensors[4 * i], tensors[4 * i + 1], dy.contiguous()
+        group: _Group = ctx.group
+        x, *saved = ctx.saved_tensors
+        kept, tensors = saved[: 3 * len(group.seats)], saved[3 * len(group.seats) :]
+        if ctx.needs_x and group.again is not None:
+            x = group.again()
+        needs, results = ctx.needs_input_grad[2:], [None] * len(tensors)
+        dx, scaled = None, iter(ctx.scaled)
+        grads = tuple(dy.contiguous() for dy in grads)
+        for i, dy in enumerate(grads):
+            weight, bias = tensors[2 * i], tensors[2 * i + 1]
             if ctx.needs_input_grad[0]:
                 dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
-            if needs[4 * i]:
-                results[4 * i] = dy.t() @ x
-            if bias is not None and needs[4 * i + 1]:
-                results[4 * i + 1] = dy.sum(0)
-            if branch:
-                torch.mm(dy, next(scaled), out=g_NR[:, branch.ranks])
-                results[4 * i + 3] = (dy.t() @ h_NR[:, branch.ranks]).to(branch.b.dtype).mul_(branch.scale)
-        if any(branches):
-            da_RK = (g_NR.t() @ (x if mask is None else x * mask)).float()
-            for i, branch in enumerate(branches):
-                if branch:
-                    results[4 * i + 2] = da_RK[branch.ranks]
+            if needs[2 * i]:
+                results[2 * i] = dy.t() @ x
+            if bias is not None and needs[2 * i + 1]:
+                results[2 * i + 1] = dy.sum(0)
+        for s, seat in enumerate(group.seats):
+            mask, a_RK, h_NR = kept[3 * s : 3 * s + 3]
+            g_NR, part = torch.empty_like(h_NR), x[seat.tokens]
+            for k, (i, scale, _, b, ranks) in enumerate(seat.pairs(tensors)):
+                dy = grads[i][seat.tokens]
+                torch.mm(dy, next(scaled), out=g_NR[:, ranks])
+                results[seat.first + 2 * k + 1] = (dy.t() @ h_NR[:, ranks]).to(b.dtype).mul_(scale)
+            da_RK = (g_NR.t() @ (part if mask is None else part * mask)).float()
+            for k, (_, _, _, _, ranks) in enumerate(seat.pairs(tensors)):
+                results[seat.first + 2 * k] = da_RK[ranks]
             if dx is not None and mask is None:
-                dx.addmm_(g_NR, a_RK)
+                dx[seat.tokens].addmm_(g_NR, a_RK)
             elif dx is not None:
-                dx.addcmul_(g_NR @ a_RK, mask)
-        return dx, None, None, None, *results
+                dx[seat.tokens].addcmul_(g_NR @ a_RK, mask)
+        return dx, None, *results
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, plus_one: bool) -> Tensor:
