@@ -9,7 +9,7 @@ Shape legend: N packed tokens, M targets, C hidden size, H query heads, J key/va
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -20,11 +20,13 @@ from torch.utils.checkpoint import checkpoint
 from oleaster.data.batch import Batch, Bucket
 from oleaster.models.architecture import Architecture, LayerKind, Rope
 from oleaster.models.fused import (
+    ALONE,
     Again,
     Angles,
     Attending,
     Branch,
     Projection,
+    Seats,
     add_rms_norm,
     attend,
     gated,
@@ -179,39 +181,42 @@ class Decoder(nn.Module):
         return self.after_attention(layer, mixed, hidden)
 
     def queries_keys_values(
-        self, attention: Attention, x: Tensor, again: Again | None = None
+        self, attention: Attention, x: Tensor, again: Again | None = None, seats: Seats = ALONE
     ) -> tuple[Tensor, Tensor, Tensor]:
         """[N, H, D], [N, J, D], [N, J, D], before the rotation."""
         a = self.architecture
         if a.fused_projections:
-            (qkv,) = project(x, [projection(attention.qkv_proj)], again)
+            (qkv,) = project(x, [projection(attention.qkv_proj)], again, seats)
             widths = [n * a.head_dim for n in (a.num_heads, a.num_kv_heads, a.num_kv_heads)]
             q, k, v = (part.contiguous() for part in qkv.split(widths, -1))
         else:
             names = (attention.q_proj, attention.k_proj, attention.v_proj)
-            q, k, v = project(x, [projection(p) for p in names], again)
+            q, k, v = project(x, [projection(p) for p in names], again, seats)
         q, k, v = (part.view(x.shape[0], -1, a.head_dim) for part in (q, k, v))
         if a.qk_norm:
             q = rms_norm(q, attention.q_norm.weight, a.norm_eps, a.norm_plus_one)
             k = rms_norm(k, attention.k_norm.weight, a.norm_eps, a.norm_plus_one)
         return q, k, v
 
-    def after_attention(self, layer: Layer, mixed: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def after_attention(
+        self, layer: Layer, mixed: Tensor, hidden: Tensor, seats: Seats = ALONE
+    ) -> tuple[Tensor, Tensor]:
         """Output projection and MLP. Returns the residual stream as two terms."""
         a = self.architecture
-        (out,) = project(mixed, [projection(layer.self_attn.o_proj)])
+        (out,) = project(mixed, [projection(layer.self_attn.o_proj)], None, seats)
         if a.post_norms:
             out = self.normed(layer.post_attention_layernorm, out, None)[0]
         norm = layer.pre_feedforward_layernorm if a.post_norms else layer.post_attention_layernorm
         x, hidden = self.normed(norm, hidden, out)
         again = self.again(norm, hidden)
         if a.fused_projections:
-            (gate_up,) = project(x, [projection(layer.mlp.gate_up_proj)], again)
+            (gate_up,) = project(x, [projection(layer.mlp.gate_up_proj)], again, seats)
             gate, up = (part.contiguous() for part in gate_up.chunk(2, -1))
         else:
-            gate, up = project(x, [projection(layer.mlp.gate_proj), projection(layer.mlp.up_proj)], again)
+            both = [projection(layer.mlp.gate_proj), projection(layer.mlp.up_proj)]
+            gate, up = project(x, both, again, seats)
         again = gated_again(gate, up, a.activation)
-        (out,) = project(gated(gate, up, a.activation), [projection(layer.mlp.down_proj)], again)
+        (out,) = project(gated(gate, up, a.activation), [projection(layer.mlp.down_proj)], again, seats)
         if a.post_norms:
             out = self.normed(layer.post_feedforward_layernorm, out, None)[0]
         return hidden, out
@@ -228,8 +233,20 @@ class Decoder(nn.Module):
         return norm_again(total, norm.weight, self.architecture.norm_eps, self.architecture.norm_plus_one)
 
 
+class Shared(nn.Module):
+    """A projection of one base under several adapters: who sits where has which branch."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        """What stands in this place in each seat's own model; all hold the same frozen weight."""
+
+
 def projection(module: nn.Module) -> Projection:
     """The tensors of a projection, with its LoRA branch if one is attached."""
+    if isinstance(module, Shared):
+        parts = [projection(member) for member in module.members]
+        return replace(parts[0], branches=tuple(part.branches[0] for part in parts))
     if hasattr(module, "lora_A"):
         plain = projection(module.base)  # type: ignore[arg-type]
         dropout = module.dropout if module.training else 0.0

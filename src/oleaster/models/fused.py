@@ -136,7 +136,8 @@ class _Project(torch.autograd.Function):
         kept, tensors = saved[: 3 * len(group.seats)], saved[3 * len(group.seats) :]
         if ctx.needs_x and group.again is not None:
             x = group.again()
-        needs, results = ctx.needs_input_grad[2:], [None] * len(tensors)
+        needs = ctx.needs_input_grad[2:]
+        results: list[Tensor | None] = [None] * len(tensors)
         dx, scaled = None, iter(ctx.scaled)
         grads = tuple(dy.contiguous() for dy in grads)
         for i, dy in enumerate(grads):

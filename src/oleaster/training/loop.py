@@ -7,11 +7,8 @@ on is in `TrainState`, so a run killed at any moment goes on bit for bit from it
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,31 +21,13 @@ from oleaster.data.batch import Batch, pack
 from oleaster.data.papers import Encoded
 from oleaster.training.checkpoint import Best, Checkpoints, DataPosition, TrainState, capture_rng, restore_rng
 from oleaster.training.cluster import Cluster
+from oleaster.training.driving import Answer, Demand, Loss, Outcome, Training, drive
 from oleaster.training.losses import LossSum, cross_entropy
 from oleaster.training.optimizers import make_optimizer, make_schedule
 from oleaster.training.order import Plan, rows_of_step, seed_of_step
 from oleaster.training.reports import EvalReport, Notice, Sink, StepReport
 from oleaster.training.resources import ResourceMeter
 from oleaster.training.watch import DivergenceWatch, EarlyStopping, OverfittingWatch, restore, state_of
-
-Loss = Callable[[nn.Module, Batch], LossSum]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training came to."""
-
-    steps: int
-    total_steps: int
-    best: Best | None
-    """The validation the model's weights are now those of; None without validation rows."""
-    last_loss: float
-    """Nats per target token, mean since the last report."""
-    target_tokens: int
-    """Learned tokens, repeats in later epochs included."""
-    input_tokens: int
-    seconds: float
-    """Wall time of this process's training, validations included."""
 
 
 @dataclass
@@ -100,7 +79,7 @@ def default_loss(config: Config) -> Loss:
     return loss
 
 
-def train(
+def training(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
     rows: Sequence[Encoded],
@@ -113,8 +92,11 @@ def train(
     places: Sequence[str] = (),
     loss: Loss | None = None,
     cluster: Cluster | None = None,
-) -> Outcome:
+) -> Training:
     """Train `parameters` of `model` on `rows`; at the end they hold the best validated weights.
+
+    A generator: before each optimiser step it asks for the gradient of the step's batches, and goes on when it is
+    there. `train` drives one to its end; `driving.drive_together` several that stand on one base.
 
     Args:
         parameters: what is trained, float32, in the model's order.
@@ -168,35 +150,34 @@ def train(
         cluster.wait()
 
     begun = logged = time.perf_counter()
-    with _interrupts() as interrupted:
-        while progress.step < plan.total_steps and not stopping.should_stop:
-            group = rows_of_step(rows, config, plan, progress.step, cluster)
-            torch.manual_seed(seed_of_step(config.seed, progress.step, cluster.rank))
-            norm = _step(model, parameters, group, loss, config, progress, cluster, save, places)
-            rate = float(schedule.get_last_lr()[0])
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            progress.step += 1
-            last = progress.step == plan.total_steps
-            if progress.step % config.watch.logging_steps == 0 or progress.step == 1 or last:
-                now = time.perf_counter()
-                report = _step_report(progress, plan, rate, norm, now - logged, meter)
-                progress.since_log, logged = _Sums(), now
-                emit(report)
-                if notice := watchers["divergence"].update(report):
-                    emit(notice)
-            is_best = False
-            if plan.eval_steps and (progress.step % plan.eval_steps == 0 or last):
-                paused = time.perf_counter()
-                is_best = _validate(model, validation, loss, config, progress, plan, cluster, watchers, emit)
-                logged += time.perf_counter() - paused
-            if progress.step % plan.save_steps == 0 or is_best or last or interrupted():
-                save()
-            if interrupted():
-                raise KeyboardInterrupt
-        if stopping.should_stop:
-            emit(stopping.notice(progress.step))
+    while progress.step < plan.total_steps and not stopping.should_stop:
+        group = rows_of_step(rows, config, plan, progress.step, cluster)
+        torch.manual_seed(seed_of_step(config.seed, progress.step, cluster.rank))
+        norm, stop = yield from _step(model, parameters, group, loss, config, progress, cluster, save, places)
+        rate = float(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        progress.step += 1
+        last = progress.step == plan.total_steps
+        if progress.step % config.watch.logging_steps == 0 or progress.step == 1 or last:
+            now = time.perf_counter()
+            report = _step_report(progress, plan, rate, norm, now - logged, meter)
+            progress.since_log, logged = _Sums(), now
+            emit(report)
+            if notice := watchers["divergence"].update(report):
+                emit(notice)
+        is_best = False
+        if plan.eval_steps and (progress.step % plan.eval_steps == 0 or last):
+            paused = time.perf_counter()
+            is_best = _validate(model, validation, loss, config, progress, plan, cluster, watchers, emit)
+            logged += time.perf_counter() - paused
+        if progress.step % plan.save_steps == 0 or is_best or last or stop:
+            save()
+        if stop:
+            raise KeyboardInterrupt
+    if stopping.should_stop:
+        emit(stopping.notice(progress.step))
     _use_best(progress.best, checkpoints, parameters, emit)
     return Outcome(
         steps=progress.step,
@@ -209,22 +190,20 @@ def train(
     )
 
 
+train = drive(training)
+"""`training`, from its first step to its end."""
+
+
 def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[list[Encoded]], loss: Loss,
           config: Config, progress: _Progress, cluster: Cluster, save: Callable[[], None],
-          places: Sequence[str]) -> float:  # fmt: skip
-    """Accumulate the gradient of one optimiser step and clip it. Returns its norm before clipping."""
-    model.train()
-    device = next(iter(parameters.values())).device
+          places: Sequence[str]) -> Generator[Demand, Answer, tuple[float, bool]]:  # fmt: skip
+    """Get the gradient of one optimiser step and clip it. Returns its norm before clipping, and the wish to stop."""
     batches = [pack(part) for part in group if part]
     count = cluster.sum(sum(len(batch.target_ids) for batch in batches))
-    total = torch.zeros((), dtype=torch.float64)
-    for batch in batches:
-        part = loss(model, batch.to(device))
-        (part.total / count).backward()
-        total += part.total.detach().double().cpu()
+    total, stop = yield Demand(model, batches, count, loss)
     cluster.sum_gradients(parameters.values())
     norm = float(nn.utils.clip_grad_norm_(parameters.values(), config.training.max_grad_norm or math.inf))
-    value = cluster.sum(total.item())
+    value = cluster.sum(total)
     if not (math.isfinite(value) and math.isfinite(norm)):
         for parameter in parameters.values():
             parameter.grad = None
@@ -234,7 +213,7 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
     inputs = cluster.sum(sum(len(batch.ids) for batch in batches))
     for sums in (progress.since_log, progress.since_eval, progress.overall):
         sums.add(value, int(count), int(inputs), int(cluster.sum(sum(len(batch) for batch in batches))))
-    return norm
+    return norm, stop
 
 
 def validation_loss(
@@ -338,25 +317,3 @@ def _not_finite(
         f"{what} at step {step + 1}; the last good state is kept\n  rows of the step: {some}\n"
         "  -> look at these rows; else a smaller learning_rate, or --dtype float32"
     )
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish that the loop grants after its step; the second acts at once."""
-    asked = False
-
-    def note(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
