@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from oleaster.core.errors import OleasterError, UserError
     from oleaster.core.run import Run
     from oleaster.inference.predictor import Completion, Sampling
-    from oleaster.pipeline import auto_opt, evaluate, finetune, generate_adapter, load, plan, verify
+    from oleaster.pipeline import auto_opt, evaluate, finetune, finetune_together, generate_adapter, load, plan, verify
 
     __version__: str
 
@@ -34,6 +34,7 @@ __all__ = [
     "auto_opt",
     "evaluate",
     "finetune",
+    "finetune_together",
     "generate_adapter",
     "load",
     "load_config",
@@ -53,6 +54,7 @@ _HOMES = {
     "auto_opt": "pipeline",
     "evaluate": "pipeline",
     "finetune": "pipeline",
+    "finetune_together": "pipeline",
     "generate_adapter": "pipeline",
     "load": "pipeline",
     "load_config": "config.load",

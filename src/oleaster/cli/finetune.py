@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, sections, select
+
+if TYPE_CHECKING:
+    from oleaster.config.rules import Rule
+    from oleaster.config.schema import Config
 
 TITLES = {
     "": "the run",
@@ -26,6 +32,13 @@ RECIPE = Flag(
 )
 
 
+ADAPTERS = Flag(
+    "adapters",
+    "Several adapters at once over one base: for each a recipe with what is its own; made in FOLDER/TASK_NAME.",
+    "list",
+)
+
+
 def command() -> Command:
     """What `finetune` takes."""
     settings = select(["", *sections()])
@@ -36,10 +49,12 @@ def command() -> Command:
             "oleaster finetune -m MODEL -d ROWS -o FOLDER [flags]",
             "oleaster finetune --config RECIPE.yaml [flags]",
             "oleaster finetune -o FOLDER --resume",
+            "oleaster finetune -m MODEL -o FOLDER --adapters intent.yaml tone.yaml",
         ),
         run=run,
         own=(
             RECIPE,
+            ADAPTERS,
             Flag("dry_run", "Read, check and encode the rows, show what would be done; no model is loaded.", "switch"),
         ),
         settings=tuple(flag for flag in settings if flag.section not in _LATER and flag.name not in _LATER),
@@ -53,6 +68,8 @@ def run(given: Given) -> int:
     from oleaster.config.rules import TO_FINETUNE, names_what_it_needs
 
     rules = (*TO_FINETUNE, names_what_it_needs(given.command))
+    if given.own["adapters"]:
+        return run_together(given, [Path(path) for path in given.own["adapters"]], rules)
     config = config_for(given, recipes_behind(given), rules)
     assert config.output_path is not None  # the rules have seen to it
 
@@ -72,6 +89,43 @@ def run(given: Given) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(kept(config.output_path)) from None
     print_run(finished)
+    return 0
+
+
+def run_together(given: Given, recipes: Sequence[Path], rules: Sequence[Rule]) -> int:
+    """Train an adapter for each recipe, all over one base."""
+    from oleaster.cli.settings import config_for
+    from oleaster.config.load import replace
+    from oleaster.config.rules import check_together
+
+    common = [Path(path) for path in given.own["config"] or ()]
+    configs: list[Config] = []
+    for path in recipes:
+        config = config_for(given, [*common, path], rules)
+        assert config.output_path is not None  # the rules have seen to it
+        name = config.task_name or path.stem
+        configs.append(replace(config, task_name=name, output_path=config.output_path / name))
+    check_together(configs)
+
+    from rich.console import Console
+
+    from oleaster import pipeline
+    from oleaster.cli.progress import labelled_lines
+    from oleaster.cli.tables import print_pairs, print_run
+
+    console = Console()
+    if given.own["dry_run"]:
+        for config in configs:
+            print_pairs(pipeline.plan(config).rows())
+        return 0
+    try:
+        runs = pipeline.finetune_together(configs, [[labelled_lines(console, str(c.task_name))] for c in configs])
+    except KeyboardInterrupt:
+        folder = given.settings.get("output_path") or "FOLDER"
+        message = f"stopped; what each had trained is kept in {folder}\n  -> the same command with --resume"
+        raise KeyboardInterrupt(message) from None
+    for finished in runs:
+        print_run(finished)
     return 0
 
 

@@ -26,6 +26,11 @@ def shown_progress(console: Console) -> Iterator[Sink]:
         yield _Bar(progress)
 
 
+def labelled_lines(console: Console, name: str) -> Sink:
+    """A sink that shows events as lines that begin with a name: for one of several trainings at once."""
+    return _Lines(console, f"{name}: ")
+
+
 class Pace:
     """Seconds per optimiser step, smoothed over reports so that one slow report does not upset the forecast."""
 
@@ -70,8 +75,8 @@ class _Bar:
 class _Lines:
     """Sink for a file or pipe: one line per event."""
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._pace = console, Pace()
+    def __init__(self, console: Console, label: str = "") -> None:
+        self._console, self._pace, self._label = console, Pace(), label
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepReport):
@@ -80,7 +85,7 @@ class _Lines:
             line = eval_line(event)
         else:
             line = notice_line(event)
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(self._label + line, markup=False, highlight=False, soft_wrap=True)
 
 
 def step_figures(report: StepReport, pace: Pace) -> str:

@@ -50,6 +50,27 @@ def check(config: Config, rules: Sequence[Rule]) -> None:
     collect([problem for _, problem in broken_rules(config, rules, {})])
 
 
+def check_together(configs: Sequence[Config]) -> None:
+    """Raise all that keeps these recipes from being trained side by side over one base, each named by its task."""
+    problems: list[UserError] = []
+    first, seen = configs[0], set()
+    for config in configs:
+        name = config.task_name or str(config.output_path)
+        wrong: list[tuple[str, str, str]] = []
+        if config.output_path in seen:
+            wrong.append(("output_path", f"{config.output_path} is named twice", "a folder of its own for each"))
+        seen.add(config.output_path)
+        if (config.model, config.training.bf16) != (first.model, first.training.bf16):
+            wrong.append(("model_name_or_path", "the adapters share one base", "the same model and dtype in all"))
+        if config.method.type != "lora" or config.method.modules_to_save:
+            wrong.append(("method", "weights of the base would change under the others", "lora, no modules_to_save"))
+        if config.training.gradient_checkpointing:
+            remedy = "a smaller per_device_train_batch_size and more gradient_accumulation_steps"
+            wrong.append(("gradient_checkpointing", "cannot be used for several adapters at once", remedy))
+        problems += [ConfigError(what, where=f"{name}: {key}", remedy=remedy) for key, what, remedy in wrong]
+    collect(problems)
+
+
 def precision_fits(config: Config) -> Iterator[Problem]:
     """float16 needs a GPU; the precision is named once."""
     training = config.training

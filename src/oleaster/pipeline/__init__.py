@@ -1,6 +1,7 @@
 """The story: rows and a base model go in, a run that answers comes out, and an artifact that answers like it.
 
     finetune(config)                 rows -> examples -> tokens -> batches -> steps -> Run    tuning.py
+    finetune_together(configs)       the same for several adapters over one base      tuning.py
     evaluate(path, config)           Run, model or artifact -> Report                         scoring.py
     load(path)                       Run, model or artifact -> answers                        answering.py
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
@@ -17,7 +18,7 @@ from oleaster.pipeline.line import foresee, run
 from oleaster.pipeline.scoring import evaluate
 from oleaster.pipeline.shelf import Shelf, get_ready
 from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
-from oleaster.pipeline.tuning import Preview, finetune, plan
+from oleaster.pipeline.tuning import Preview, finetune, finetune_together, plan
 
 __all__ = [
     "Assistant",
@@ -26,6 +27,7 @@ __all__ = [
     "auto_opt",
     "evaluate",
     "finetune",
+    "finetune_together",
     "foresee",
     "generate_adapter",
     "get_ready",

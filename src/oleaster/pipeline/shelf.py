@@ -75,9 +75,14 @@ class Shelf:
     """
 
     KEPT_ROWS = 4
-    """Sets of encoded rows, the last used ones."""
+    """Sets of encoded rows, the last used ones (all of them while runs go on together)."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: bool = False) -> None:
+        """
+        Args:
+            together: the runs go on side by side. Each gets a model of its own over the same tensors.
+        """
+        self._together = together
         self._ready: OrderedDict[str, Ready] = OrderedDict()
         self._base: tuple[str, LoadedModel, str] | None = None
 
@@ -87,7 +92,7 @@ class Shelf:
         if key not in self._ready:
             self._ready[key] = get_ready(config)
         self._ready.move_to_end(key)
-        while len(self._ready) > self.KEPT_ROWS:
+        while len(self._ready) > self.KEPT_ROWS and not self._together:
             self._ready.popitem(last=False)
         found = self._ready[key]
         return replace(found, config=config.model_copy(update={"data": found.data.config}))
@@ -100,6 +105,7 @@ class Shelf:
             whole: weights of the base are trained: it is read for this block alone.
         """
         from oleaster.methods.restored import restored
+        from oleaster.models.joint import share_base
 
         if whole:
             yield load_base(config, ready.base, ready.tokenizer, device, whole=True)
@@ -109,6 +115,9 @@ class Shelf:
             self._base = None  # the former goes before the next one comes: there is memory for one
             self._base = (key, *load_base(config, ready.base, ready.tokenizer, device))
         _, loaded, why = self._base
+        if self._together:
+            yield replace(loaded, model=share_base(loaded.model)), why
+            return
         with restored(loaded.model):
             yield loaded, why
 

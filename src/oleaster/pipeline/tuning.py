@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from oleaster.pipeline.shelf import Ready, Shelf, get_ready
 if TYPE_CHECKING:
     from oleaster.models.loaded import LoadedModel
     from oleaster.training.cluster import Cluster
+    from oleaster.training.driving import Answer, Demand
     from oleaster.training.reports import Sink
 
 
@@ -31,13 +32,43 @@ def finetune(config: Config, sinks: Sequence[Sink] = (), shelf: Shelf | None = N
         UserError: something in recipe, rows or model is wrong; nothing has been written.
         RunError: training stopped half way; `training.resume` goes on from its last checkpoint.
     """
+    from oleaster.training.driving import finish
+
+    return finish(_tuning(config, sinks, shelf or Shelf()))
+
+
+def finetune_together(configs: Sequence[Config], sinks: Sequence[Sequence[Sink]] = ()) -> list[Run]:
+    """Train several adapters over one frozen base that is read once, their rows in the same matrix products.
+
+    Each run is what `finetune` would make of its config alone (equal up to the last bits of float32 sums; other random
+    masks where dropout or NEFTune is on), in a folder of its own, and can be resumed, together or alone.
+
+    Args:
+        configs: recipes that name the same base; rows, method settings and optimisation may differ.
+        sinks: for each config, see `finetune`.
+
+    Raises: as `finetune`, and ConfigError when the recipes cannot share a base.
+    """
+    from oleaster.config.rules import check_together
+    from oleaster.training.driving import drive_together
+
+    check_together(configs)
+    shelf = Shelf(together=True)
+    for config in configs:
+        shelf.ready(config)  # what is wrong with any rows is said before the first run's folder exists
+    each = sinks or [()] * len(configs)
+    return drive_together([_tuning(config, own, shelf) for config, own in zip(configs, each, strict=True)])
+
+
+def _tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Demand, Answer, Run]:
+    """One run, from its config to its folder; asks for the gradients of its steps (see `training.driving`)."""
     from oleaster.config.load import recipe_text
     from oleaster.config.load import replace as with_settings
     from oleaster.config.rules import TO_FINETUNE, check
     from oleaster.methods import get_method, trainable_parameters
     from oleaster.training.checkpoint import Checkpoints
     from oleaster.training.cluster import Cluster
-    from oleaster.training.loop import train
+    from oleaster.training.loop import training
     from oleaster.training.reports import Notice
     from oleaster.training.sinks import build_sinks
 
@@ -45,7 +76,6 @@ def finetune(config: Config, sinks: Sequence[Sink] = (), shelf: Shelf | None = N
         raise ConfigError("not given: the folder of the run", where="output_path", remedy="--output_path runs/first")
     check(config, TO_FINETUNE)
     use_threads(config)
-    shelf = shelf or Shelf()
     ready = shelf.ready(config)
     config, folder = ready.config, config.output_path
     recipe = recipe_text(with_settings(config, resume=False))
@@ -79,7 +109,7 @@ def finetune(config: Config, sinks: Sequence[Sink] = (), shelf: Shelf | None = N
             return everyone
 
         try:
-            outcome = train(
+            outcome = yield from training(
                 model,
                 trainable_parameters(model),
                 ready.data.train,
