@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "auto-opt": "Export a model or run for ONNX Runtime, and prove that it answers the same (alias: optimize)",
     "generate-adapter": "Export one base model that carries several adapters",
     "verify": "Prove it again for an artifact that exists",
+    "report": "Tell a run or an artifact as one HTML file: scores, curves, mistakes, recipe",
     "doctor": "Say what this machine and this installation can do",
     "version": "Print the version",
 }
