@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oleaster.evaluation.metrics import hit
+from oleaster.evaluation.metrics.labels import hit
 from oleaster.evaluation.report import Report, Row
 
 WHOLE_MATRIX = 16
@@ -61,11 +61,11 @@ class Pair:
 
     @property
     def is_right(self) -> bool:
-        return hit(self.tuned.prediction or "", self.tuned.reference)
+        return _is_right(self.tuned)
 
     @property
     def was_right(self) -> bool:
-        return self.base is not None and hit(self.base.prediction or "", self.base.reference)
+        return self.base is not None and _is_right(self.base)
 
     @property
     def loss(self) -> float:
@@ -158,3 +158,7 @@ def examples(tuned: Report, base: Report | None) -> list[Examples]:
     )
     kind("Right before and after", "What the base could do already.", [p for p in best if p.is_right and p.was_right])
     return kinds
+
+
+def _is_right(row: Row) -> bool:
+    return hit(row.prediction or "", [row.reference, *row.also])

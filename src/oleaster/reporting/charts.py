@@ -16,8 +16,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 34
 MOST_POINTS = 400
 """More than a screen can show; a longer curve is thinned so that the page stays small."""
 _DOTS_UP_TO = 30
-_LOG_FROM = 30.0
-"""Largest over smallest value from which a logarithmic axis shows more."""
+_LOG_FROM, _LOG_TO = 30.0, 1e12
+"""Largest over smallest value from which a logarithmic axis shows more, and up to which its ticks can be read."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def line_chart(
     everything = [point for curve in curves for point in curve.points]
     low_x, high_x = _extent([x for x, _ in everything])
     values = [y for _, y in everything]
-    log = not from_zero and min(values) > 0 and max(values) / min(values) >= _LOG_FROM
+    log = not from_zero and min(values) > 0 and _LOG_FROM <= max(values) / min(values) <= _LOG_TO
     low, high = (min(values) / 1.15, max(values) * 1.15) if log else _padded([*values, 0.0] if from_zero else values)
 
     def place(x: float, y: float) -> tuple[float, float]:

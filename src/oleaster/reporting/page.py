@@ -68,6 +68,7 @@ def render(story: Story, now: datetime | None = None) -> str:
             charts=training_charts(story.history),
             bars=score_bars(story.reports),
             table=score_table(story),
+        report_notes=report.notes if report else (),
             matrix=confusion_matrix(report) if report else None,
             classes=class_lines(report)[:_WORST_CLASSES] if report and report.labels else [],
             examples=examples(report, story.base_report if report is not story.base_report else None) if report else [],
@@ -162,7 +163,7 @@ def score_bars(reports: Sequence[Report]) -> list[tuple[str, list[Bar]]]:
     if "accuracy" in names:
         names.pop("exact_match", None)  # the same figure under another name
     found = []
-    for name in names:
+    for name in [name for name in names if "f1_per_label" not in name]:
         values = [(report.model, report.metrics[name]) for report in reports if name in report.metrics]
         if all(v.low is not None and 0 <= v.value <= 1 and v.unit in ("share", "F1") for _, v in values):
             found.append((_words(name), [_bar(model, value) for model, value in values]))

@@ -22,7 +22,7 @@ from oleaster.reporting.history import History
 
 _ORDER = ("base", "tuned")
 """Evaluations in the order of the line; others (an artifact's) follow."""
-_MAIN = ("accuracy", "exact_match", "token_accuracy", "loss")
+_MAIN = ("accuracy", "entity_f1", "exact_match", "chrf", "rouge_l", "token_accuracy", "loss")
 """Metrics that can stand in a headline, the most telling one first."""
 
 
