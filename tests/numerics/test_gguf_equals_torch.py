@@ -80,7 +80,8 @@ def test_an_export_is_calibrated_climbs_its_ladder_and_answers(tmp_path: Path, m
     monkeypatch.setenv("OLEASTER_CACHE", str(tmp_path / "cache"))
     base = tiny("llama", tmp_path / "base")
     options = ExportConfig(output_format="gguf", precision="int4", max_kl=1.0, max_drop=1.0, target_mb=0.07)
-    rows = [Encoded(IDS[i:], tuple(range(10, 40 - i)), 10, i) for i in range(4)]
+    texts = np.random.default_rng(1).integers(4, 90, (4, 30)).tolist()  # printable
+    rows = [Encoded(tuple(ids), tuple(range(10, 30)), 10, i) for i, ids in enumerate(texts)]
     made = export(base, None, tmp_path / "art", encoded=rows, options=options, max_new_tokens=4)
     assert (made.kind, made.precision) == ("gguf", "int4")
     rungs = made.fidelity["ladder"]

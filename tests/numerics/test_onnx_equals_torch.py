@@ -16,6 +16,7 @@ from oleaster.config.schema import ExportConfig
 from oleaster.data.papers import Encoded
 from oleaster.exporting.adapter_folder import read_lora
 from oleaster.exporting.adapters import add_branches, place, read_sites, write_adapter_file
+from oleaster.exporting.calibrate import Lesson
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.layouts.genai import quantise
@@ -89,7 +90,7 @@ def test_every_family_is_quantised_and_carries_adapters(
     finish_folder(base, tmp_path / "graph", [])
     folder = tmp_path / precision
     shutil.copytree(tmp_path / "graph", folder, ignore=shutil.ignore_patterns("model.onnx*"))
-    quantise(base, tmp_path / "graph", folder, precision, [Encoded(IDS, TARGETS, 1, 0)], ExportConfig())
+    quantise(base, tmp_path / "graph", folder, precision, [Lesson([Encoded(IDS, TARGETS, 1, 0)])], ExportConfig())
     bare = divergence(TorchModel(base).target_logits(IDS, TARGETS), OnnxPredictor(folder))
     lora, sites = read_lora(adapter), read_sites(folder)
     write_adapter_file(lora, sites, folder / "adapters" / "task.onnx_adapter")

@@ -10,7 +10,7 @@ from oleaster.config.flags import Flag, select
 from oleaster.config.rules import ALWAYS
 from oleaster.core.errors import ConfigError
 
-SETTINGS = ("precision", "max_drop", "max_kl", "verify_rows", "device", "provider")
+SETTINGS = ("precision", "target_mb", "calibration_rows", "max_drop", "max_kl", "verify_rows", "device", "provider")
 
 
 def command() -> Command:

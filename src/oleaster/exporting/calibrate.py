@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import torch
 from torch import nn
 
 from oleaster.core.errors import ModelError
+from oleaster.data.papers import Encoded
 from oleaster.exporting.gptq import gptq
 from oleaster.exporting.quantize import HEAD, Format, Quantised, linear_weights, round_to_nearest
+from oleaster.methods.lora import attach_saved, attached
 from oleaster.models.load import load_plain
 
 LOW = Format(4, 32, asymmetric=True)
@@ -49,12 +52,13 @@ HARM_ROWS = 3
 
 
 @dataclass(frozen=True)
-class Row:
-    """One calibration text."""
+class Lesson:
+    """Texts of one task."""
 
-    ids: tuple[int, ...]
-    targets: tuple[int, ...]
-    """Positions whose tokens are the answer; the answers' distribution is what has to survive."""
+    rows: Sequence[Encoded]
+    """Their answers' distribution is what has to survive."""
+    adapter: Path | None = None
+    """PEFT folder that the base wears for this task; None = as it is."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,14 @@ class Linear:
 
 
 def calibrate_graph(
-    model_folder: Path, source: Path, rows: Sequence[Row], target_mb: float | None
+    model_folder: Path, source: Path, lessons: Sequence[Lesson], target_mb: float | None
 ) -> tuple[dict[str, Format], dict[str, Quantised]]:
     """Formats and codes for `quantise_graph`.
 
     Args:
-        model_folder: the merged float32 model that `source` was built from.
+        model_folder: the float32 model that `source` was built from.
         source: its graph (model.onnx).
-        rows: texts of the task, through its template, with their answers.
+        lessons: texts of its tasks, through their templates, with their answers.
         target_mb: size of the weights in MB (1,000,000 bytes); None = `DEFAULT_BITS` per weight.
 
     Raises: ModelError when the graph's weights cannot be found in the model.
@@ -113,13 +117,13 @@ def calibrate_graph(
     if target_mb is not None:  # less what stays as it is: norms, rope tables, the graph itself
         stored = sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*"))
         target_mb -= (stored - 4 * sum(each.size for each in linears)) / 1e6
-    return calibrate(model, linears, rows, target_mb)
+    return calibrate(model, linears, lessons, target_mb)
 
 
 def calibrate(
     model: nn.Module,
     linears: Sequence[Linear],
-    rows: Sequence[Row],
+    lessons: Sequence[Lesson],
     target_mb: float | None,
     grades: Grades = Grades(),
 ) -> tuple[dict[str, Format], dict[str, Quantised]]:
@@ -128,9 +132,9 @@ def calibrate(
     Weights whose columns are no multiple of the low format's block are left out.
     """
     linears = [each for each in linears if each.weight.shape[1] % grades.low.block == 0]
-    hessians = collect_hessians(model, linears, rows)
+    hessians = collect_hessians(model, linears, lessons)
     ready = {each.name: gptq(each.weight, hessians.pop(each.name), grades.low) for each in linears}
-    plan = spend_bits(linears, measure_harm(model, linears, ready, rows), target_mb, grades)
+    plan = spend_bits(linears, measure_harm(model, linears, ready, lessons), target_mb, grades)
     for each in linears:
         if plan[each.name] != grades.low:
             ready[each.name] = round_to_nearest(each.weight.numpy(), plan[each.name])
@@ -195,24 +199,24 @@ class Padded:
         return self.asked.any(0).nonzero()[:, 0]
 
 
-def padded_batches(rows: Sequence[Row], size: int = 16) -> list[Padded]:
+def padded_batches(rows: Sequence[Encoded], size: int = 16) -> list[Padded]:
     """Rows of like length together; see `Padded`."""
     seen: set[tuple[int, ...]] = set()
     batches = []
-    ordered = sorted((row for row in rows if row.targets), key=lambda row: len(row.ids))
+    ordered = sorted((row for row in rows if row.targets), key=lambda row: len(row.input_ids))
     for start in range(0, len(ordered), size):
         group = ordered[start : start + size]
-        shared = _common_prefix([row.ids[: row.targets[0] - 1] for row in group])
-        fresh = [[_is_new(row.ids[: j + 1], seen) for j in range(len(row.ids))] for row in group]
-        length = max(len(row.ids) for row in group) - shared
+        shared = _common_prefix([row.input_ids[: row.targets[0] - 1] for row in group])
+        fresh = [[_is_new(row.input_ids[: j + 1], seen) for j in range(len(row.input_ids))] for row in group]
+        length = max(len(row.input_ids) for row in group) - shared
         ids = torch.zeros(len(group), length, dtype=torch.long)
         kept = torch.zeros(len(group), length, dtype=torch.bool)
         asked = torch.zeros(len(group), length, dtype=torch.bool)
         for i, row in enumerate(group):
-            ids[i, : len(row.ids) - shared] = torch.tensor(row.ids[shared:])
-            kept[i, : len(row.ids) - shared] = torch.tensor(fresh[i][shared:])
+            ids[i, : len(row.input_ids) - shared] = torch.tensor(row.input_ids[shared:])
+            kept[i, : len(row.input_ids) - shared] = torch.tensor(fresh[i][shared:])
             asked[i, [t - 1 - shared for t in row.targets if t > shared]] = True
-        prefix = torch.tensor([group[0].ids[:shared]])
+        prefix = torch.tensor([group[0].input_ids[:shared]])
         batches.append(Padded(prefix, torch.tensor([fresh[0][:shared]]), ids, kept, asked))
     return batches
 
@@ -243,8 +247,21 @@ def asked_logits(model: nn.Module, batch: Padded, cache: Any) -> torch.Tensor:
     return logits[batch.asked[:, columns]]
 
 
+@contextmanager
+def wearing(model: nn.Module, adapter: Path | None) -> Iterator[None]:
+    """The base with an adapter beside its weights, which stay what they are; taken off in the end."""
+    if adapter is not None:
+        attach_saved(model, adapter)
+        model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for path, layer in attached(model).items():
+            model.set_submodule(path, layer.base)
+
+
 @torch.no_grad()
-def collect_hessians(model: nn.Module, linears: Sequence[Linear], rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+def collect_hessians(model: nn.Module, linears: Sequence[Linear], lessons: Sequence[Lesson]) -> dict[str, torch.Tensor]:
     """H = sum of x x^T over the inputs of each linear, [K, K], by plan name."""
     sums = {each.name: torch.zeros(each.weight.shape[1], each.weight.shape[1]) for each in linears}
     counted = {"head": torch.empty(0), "layers": torch.empty(0)}
@@ -259,18 +276,20 @@ def collect_hessians(model: nn.Module, linears: Sequence[Linear], rows: Sequence
         return add
 
     handles = [each.pieces[0].module.register_forward_pre_hook(hook(each.name)) for each in linears]
-    for batch in padded_batches(rows):
-        counted.update(layers=batch.new_prefix, head=torch.zeros(1, dtype=torch.bool))
-        cache = shared_prefix(model, batch)
-        counted.update(layers=batch.fresh, head=batch.asked[:, batch.columns()])
-        asked_logits(model, batch, cache)
+    for lesson in lessons:
+        with wearing(model, lesson.adapter):
+            for batch in padded_batches(lesson.rows):
+                counted.update(layers=batch.new_prefix, head=torch.zeros(1, dtype=torch.bool))
+                cache = shared_prefix(model, batch)
+                counted.update(layers=batch.fresh, head=batch.asked[:, batch.columns()])
+                asked_logits(model, batch, cache)
     for handle in handles:
         handle.remove()
     return sums
 
 
 def measure_harm(
-    model: nn.Module, linears: Sequence[Linear], low: Mapping[str, Quantised], rows: Sequence[Row]
+    model: nn.Module, linears: Sequence[Linear], low: Mapping[str, Quantised], lessons: Sequence[Lesson]
 ) -> dict[str, float]:
     """How far each weight's 4-bit rounding alone moves the answers: KL in nats per answer token, to second order.
 
@@ -281,23 +300,24 @@ def measure_harm(
     errors = {each.name: _rounding_errors(each, low[each.name]) for each in linears}
     harm = dict.fromkeys(errors, 0.0)
     sampler = torch.Generator().manual_seed(0)
-    batches = padded_batches(rows[: HARM_PASSES * HARM_ROWS], HARM_ROWS)
+    count = 0
+    passes = max(1, HARM_PASSES // len(lessons))
     modules = {id(piece.module): piece.module for each in linears for piece in each.pieces}.values()
-    for module in modules:
-        module.weight.requires_grad_(True)
-    for batch in batches:
-        logits = asked_logits(model, batch, shared_prefix(model, batch))
-        logs = logits.log_softmax(-1)
-        sampled = torch.multinomial(logs.detach().exp(), 1, generator=sampler)
-        logs.gather(1, sampled).sum().backward()
-        for each in linears:
-            pairs = zip(each.pieces, errors[each.name], strict=True)
-            moved = [float(piece.gradient.flatten() @ error) for piece, error in pairs]
-            harm[each.name] += 0.5 * sum(moved) ** 2
-        model.zero_grad(set_to_none=False)
+    for lesson in lessons:
+        with wearing(model, lesson.adapter):
+            for module in modules:
+                module.weight.requires_grad_(True)
+            for batch in padded_batches(lesson.rows[: passes * HARM_ROWS], HARM_ROWS):
+                logs = asked_logits(model, batch, shared_prefix(model, batch)).log_softmax(-1)
+                sampled = torch.multinomial(logs.detach().exp(), 1, generator=sampler)
+                logs.gather(1, sampled).sum().backward()
+                count += len(sampled)
+                for each in linears:
+                    pairs = zip(each.pieces, errors[each.name], strict=True)
+                    harm[each.name] += 0.5 * sum(float(piece.gradient.flatten() @ error) for piece, error in pairs) ** 2
+                model.zero_grad(set_to_none=False)
     model.zero_grad(set_to_none=True)
     model.requires_grad_(False)
-    count = sum(int(batch.asked.sum()) for batch in batches)
     return {name: total / count for name, total in harm.items()}
 
 

@@ -13,16 +13,23 @@ from oleaster.core.artifact import Artifact
 from oleaster.core.errors import FidelityError, ModelError
 from oleaster.core.files import link_or_copy, work_folder
 from oleaster.data.papers import Encoded, Example
+from oleaster.exporting.adapter_folder import read_lora
+from oleaster.exporting.calibrate import LOW
 from oleaster.exporting.genai_files import HARD_TEXTS
 from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung, require
 from oleaster.exporting.layouts import LAYOUTS
 from oleaster.exporting.layouts.layout import Layout, Material, size_mb
 from oleaster.exporting.merge import merge
 from oleaster.exporting.options import check_hardware
+from oleaster.exporting.quantize import INT8
 from oleaster.exporting.rungs import Questions, merged_rung, torch_rung
+from oleaster.exporting.survival import survival, told
+from oleaster.models.load import read_tensors
 from oleaster.models.tokenizer import load_tokenizer, stop_ids
 
 CHOSEN = "chosen"
+ROUNDED = {"int4": LOW, "int8": INT8}
+"""Formats that merged weights are rounded to, by precision."""
 SHARES = ("top1", "exact_match", "natural_stop", "same_ids")
 HOW_TO_RUN = {
     "onnx-genai": ("ONNX Runtime GenAI", 'import onnxruntime_genai as og\nmodel = og.Model("this folder")'),
@@ -53,6 +60,8 @@ class Candidate:
     """Graph and weights, in MB (1,000,000 bytes); None = it could not be made."""
     memory_mb: float | None = None
     """Of a process that has it loaded, in MB; None = not measured for this kind."""
+    adapter: str | None = None
+    """How the merged adapter compares with the rounding; None = nothing is rounded or merged. See `survival`."""
 
 
 Progress = Callable[[str | Figures | Candidate], None]
@@ -108,7 +117,8 @@ def export(
             merged = work / "merged"
             merge(model_folder, adapter_folder, merged)
         prompts = [tokenizer.decode(row.prompt_ids) for row in rows]
-        material = Material(merged, work, stops, prompts, calibration, options)
+        adapter = read_lora(adapter_folder) if adapter_folder else None
+        material = Material(merged, adapter, work, stops, prompts, calibration, options)
         on_progress(f"preparing for {HOW_TO_RUN[layout.kind][0]}")
         exact = layout.prepare(material)
         rungs = [torch_rung(model_folder, adapter_folder), merged_rung(merged) if adapter_folder else None, exact]
@@ -189,7 +199,22 @@ def _judged(layout: Layout, material: Material, precision: str, ladder: Ladder) 
     if figures.fault is None and allowed is not None and memory is not None and memory > allowed:
         verdict = f"takes {memory:.0f} MB, allowed {allowed:.0f}"
     size = size_mb(layout.weights(folder))
-    return Candidate(precision, figures, verdict, size, None if memory is None else round(memory, 1))
+    adapter = _survival(material, precision)
+    if figures.fault is not None and adapter is not None:
+        verdict = f"{verdict}; {adapter}: oleaster generate-adapter keeps it apart"
+    return Candidate(precision, figures, verdict, size, None if memory is None else round(memory, 1), adapter)
+
+
+def _survival(material: Material, precision: str) -> str | None:
+    if material.adapter is None or precision not in ROUNDED:
+        return None
+    stored = read_tensors(material.merged)
+    weights = {path: stored.get(f"{path}.weight") for path in material.adapter.deltas}
+    if any(weight is None for weight in weights.values()):  # a base that names its weights in a way of its own
+        return None
+    arrays = {path: weight.float().numpy() for path, weight in weights.items() if weight is not None}
+    found = survival(material.adapter, arrays, ROUNDED[precision])
+    return told(found) if found else None
 
 
 def general_rows(tokenizer: Any) -> list[Encoded]:

@@ -16,12 +16,13 @@ from oleaster.core.files import link_or_copy, work_folder
 from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.adapter_folder import LoraAdapter, read_lora
 from oleaster.exporting.adapters import FOLDER, SUFFIX, add_branches, place, read_sites, write_adapter_file
+from oleaster.exporting.calibrate import Lesson
 from oleaster.exporting.export import general_rows
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.ladder import Figures, Ladder, Limits, require
+from oleaster.exporting.layouts.genai import is_graph, quantise
 from oleaster.exporting.options import check_hardware
-from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
 from oleaster.exporting.rungs import Questions, genai_rung, quantised_rung, torch_rung
 from oleaster.models.tokenizer import load_tokenizer, stop_ids
 
@@ -35,6 +36,8 @@ class Tasks:
     encoded: Sequence[Encoded]
     examples: Sequence[Example]
     system_prompt: str | None = None
+    calibration: Sequence[Encoded] = ()
+    """Training rows, which calibrate a 4-bit base; default: the held-out ones."""
 
 
 def generate_adapter(
@@ -64,9 +67,9 @@ def generate_adapter(
         a branch cannot carry; FidelityError when an adapter answers otherwise than in torch.
     """
     check_hardware(options)
-    if options.precision not in ("int8", "fp32"):
-        found = f"a shared base is int8 or fp32, not {options.precision}"
-        raise ConfigError(found, where="--precision", remedy="4-bit weights are calibrated for one task")
+    if options.precision not in ("int8", "int4", "fp32"):
+        found = f"a shared base is int8, int4 or fp32, not {options.precision}"
+        raise ConfigError(found, where="--precision", remedy="--precision int8")
     if bad := [name for name in adapters if not NAME.fullmatch(name)]:
         raise ConfigError(f"no name for an adapter: {bad[0]!r}", where="--task_name", remedy="letters, digits, . _ -")
     loaded = {name: read_lora(folder) for name, folder in adapters.items()}
@@ -78,7 +81,7 @@ def generate_adapter(
             _take_over(artifact, stage)
         else:
             on_progress("building the graph")
-            _build_base(base_folder, work / "fp32", stage, options.precision)
+            _build_base(base_folder, work / "fp32", stage, options, _lessons(base_folder, adapters, rows))
         _carry(loaded, stage)
         for name, recipe in recipes.items():
             (stage / FOLDER / f"{name}.yaml").write_text(recipe, encoding="utf-8")
@@ -109,15 +112,20 @@ def _take_over(artifact: Artifact, stage: Path) -> None:
             link_or_copy(source, target)
 
 
-def _build_base(base_folder: Path, graph: Path, stage: Path, precision: str) -> None:
+def _lessons(base_folder: Path, adapters: Mapping[str, Path], rows: Mapping[str, Tasks]) -> list[Lesson]:
+    """What a 4-bit base is calibrated on: every task's rows with its adapter on; without any, general texts."""
+    tasks = [Lesson(task.calibration or task.encoded, adapters[name]) for name, task in rows.items()]
+    return tasks or [Lesson(general_rows(load_tokenizer(base_folder)))]
+
+
+def _build_base(base_folder: Path, graph: Path, stage: Path, options: ExportConfig, lessons: Sequence[Lesson]) -> None:
     build_graph(base_folder, graph)
     finish_folder(base_folder, graph, [])
     for path in graph.iterdir():
-        if precision == "fp32" or not path.name.startswith("model.onnx"):
-            shutil.move(path, stage / path.name)
-    if precision == "int8":
-        source = graph / "model.onnx"
-        quantise_graph(source, stage / "model.onnx", dict.fromkeys(weight_shapes(source), INT8))
+        if options.precision == "fp32" or not is_graph(path):
+            link_or_copy(path, stage / path.name)
+    if options.precision != "fp32":
+        quantise(base_folder, graph, stage, options.precision, lessons, options)
 
 
 def _carry(loaded: Mapping[str, LoraAdapter], stage: Path) -> None:
@@ -148,7 +156,7 @@ def _climb(
     tokenizer = load_tokenizer(base_folder)
     examples = task.examples if task else ()
     rows = task.encoded[: options.verify_rows] if task else general_rows(tokenizer)
-    references = [examples[row.example].target for row in rows] if task else None
+    references = [examples[row.example].target for row in rows] if examples else None
     ladder = Ladder(rows, references, Limits(options.max_drop, options.max_kl))
     rungs = [
         torch_rung(base_folder, adapter_folder),

@@ -170,7 +170,7 @@ def generate_adapter(
         recipe = load_config(run.recipe)
         own = recipe.model_copy(update={"export": config.export})
         rows = _held_rows(own, recipe, tokenizer)
-        tasks[name] = Tasks(rows.encoded, rows.examples, recipe.data.system_prompt)
+        tasks[name] = Tasks(rows.encoded, rows.examples, recipe.data.system_prompt, rows.calibration)
         recipes[name] = recipe_text(_carried(own, recipe))
     precision = "int8" if config.export.precision == "auto" else config.export.precision
     options = config.export.model_copy(update={"precision": precision})

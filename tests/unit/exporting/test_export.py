@@ -146,7 +146,7 @@ def test_a_precision_that_cannot_be_made_is_a_line_of_the_table(base: Path, tmp_
     encoded = rows(base)[1]
     ladder = Ladder(encoded, None, Limits(max_kl=5.0), 4)
     ladder.measure(torch_rung(base, None))
-    material = Material(base, tmp_path, (2,), [], encoded, ExportConfig())
+    material = Material(base, None, tmp_path, (2,), [], encoded, ExportConfig())
     layout = Unable()
     layout.prepare(material)
     table = choose(layout, material, ladder, lambda _: None)
@@ -155,7 +155,7 @@ def test_a_precision_that_cannot_be_made_is_a_line_of_the_table(base: Path, tmp_
         ("int8", "chosen"),
     ]
     assert table[0].size_mb is None
-    only = Material(base, tmp_path, (2,), [], encoded, ExportConfig(precision="int4"))
+    only = Material(base, None, tmp_path, (2,), [], encoded, ExportConfig(precision="int4"))
     with pytest.raises(ModelError, match="are not found"):
         choose(layout, only, ladder, lambda _: None)
 

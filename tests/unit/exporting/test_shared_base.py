@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 pytest.importorskip("onnxruntime_genai")
 pytest.importorskip("peft")
@@ -12,7 +14,11 @@ pytest.importorskip("peft")
 from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, ModelError
-from oleaster.exporting.shared_base import generate_adapter
+from oleaster.data.papers import Encoded
+from oleaster.exporting.calibrate import Lesson, Linear, Piece, calibrate
+from oleaster.exporting.quantize import Quantised
+from oleaster.exporting.shared_base import Tasks, generate_adapter
+from oleaster.models.load import load_plain
 from oleaster.models.tiny import make_tiny
 
 FP32 = ExportConfig(precision="fp32", max_kl=1e-4)
@@ -43,6 +49,34 @@ def test_adapters_climb_their_ladders_and_a_later_one_keeps_the_base(tmp_path: P
     with pytest.raises(ConfigError, match="there is an adapter 'a' already"):
         generate_adapter(base, first, tmp_path / "out", FP32)
     assert Artifact.open(both.folder, verify=True) == both
+
+
+def test_a_4_bit_base_is_calibrated_with_every_task_and_wears_its_adapters_exactly(tmp_path: Path) -> None:
+    base = make_tiny("llama", tmp_path / "base")
+    adapters = {name: adapter(base, tmp_path / name, seed) for seed, name in enumerate(("a", "b"))}
+    texts = [tuple(range(seed, seed + 40)) for seed in (5, 15, 30, 50)]  # printable
+    rows = {name: Tasks([Encoded(ids, tuple(range(20, 40)), 20, 0) for ids in texts], ()) for name in adapters}
+    options = ExportConfig(precision="int4", max_kl=0.05, max_drop=1.0)
+    made = generate_adapter(base, adapters, tmp_path / "out", options, rows=rows)
+    assert made.precision == "int4"
+    figures = made.fidelity["adapters"]
+    assert all(rung["fault"] is None for rungs in figures.values() for rung in rungs)
+    assert [rungs[1]["rung"] for rungs in figures.values()] == ["int4", "int4"]
+    merged = calibrated(base, [Lesson(rows["a"].encoded)])
+    worn = calibrated(base, [Lesson(task.encoded, adapters[name]) for name, task in rows.items()])
+    assert merged.keys() == worn.keys()
+    assert any((merged[name].codes != worn[name].codes).any() for name in merged)  # the adapters' activations count
+
+
+def calibrated(base: Path, lessons: list[Lesson]) -> dict[str, Quantised]:
+    model = load_plain(base)
+    modules = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linears = [Linear(path, (Piece(module),)) for path, module in modules.items()]
+    before = [each.weight.clone() for each in linears]
+    ready = calibrate(model, linears, lessons, None)[1]
+    assert all(torch.equal(each.weight, old) for each, old in zip(linears, before, strict=True))
+    assert [path for path, module in model.named_modules() if isinstance(module, nn.Linear)] == list(modules)
+    return ready
 
 
 def test_a_module_trained_whole_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from oleaster.config.schema import ExportConfig
 from oleaster.core.files import link_or_copy
-from oleaster.data.papers import Encoded
-from oleaster.exporting.calibrate import Row, calibrate_graph
+from oleaster.exporting.calibrate import Lesson, calibrate_graph
 from oleaster.exporting.footprint import loaded_mb
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph, check_family
@@ -48,7 +47,7 @@ class Genai:
             elif precision == "fp32":
                 link_or_copy(path, folder / path.name)
         if precision != "fp32":
-            quantise(material.merged, graph, folder, precision, material.calibration, material.options)
+            quantise(material.merged, graph, folder, precision, [Lesson(material.calibration)], material.options)
 
     def weights(self, folder: Path) -> list[Path]:
         """model.onnx and its data."""
@@ -73,13 +72,12 @@ def is_graph(path: Path) -> bool:
 
 
 def quantise(
-    merged: Path, graph: Path, folder: Path, precision: str, calibration: Sequence[Encoded], options: ExportConfig
+    model: Path, graph: Path, folder: Path, precision: str, lessons: Sequence[Lesson], options: ExportConfig
 ) -> None:
-    """Write the graph of the folder `graph` (float32, made from the model `merged`) into `folder` as int8 or int4."""
+    """Write the graph of the folder `graph` (float32, made from `model`) into `folder` as int8 or calibrated int4."""
     source = graph / "model.onnx"
     if precision == "int8":
         quantise_graph(source, folder / "model.onnx", dict.fromkeys(weight_shapes(source), INT8))
     else:
-        rows = [Row(row.input_ids, row.targets) for row in calibration]
-        plan, ready = calibrate_graph(merged, source, rows, options.target_mb)
+        plan, ready = calibrate_graph(model, source, lessons, options.target_mb)
         quantise_graph(source, folder / "model.onnx", plan, ready)

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import nn
 
 from oleaster.core.errors import MissingExtraError
-from oleaster.exporting.calibrate import Grades, Linear, Piece, Row, calibrate
+from oleaster.exporting.calibrate import Grades, Lesson, Linear, Piece, calibrate
 from oleaster.exporting.genai_files import make_contract
 from oleaster.exporting.gguf_file import BLOCK, check_model, llama3_factors, write_gguf
 from oleaster.exporting.ladder import Rung
@@ -79,7 +79,6 @@ def calibrated(material: Material) -> dict[str, Quantised]:
     model = load_plain(material.merged).requires_grad_(False)
     modules = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     linears = [Linear(path, (Piece(module),)) for path, module in modules.items()]
-    rows = [Row(row.input_ids, row.targets) for row in material.calibration]
     target = material.options.target_mb
     if target is not None:  # less what is no linear map: norms, an embedding of its own, the words
         mapped = {id(module.weight) for module in modules.values()}
@@ -87,7 +86,7 @@ def calibrated(material: Material) -> dict[str, Quantised]:
         target -= sum(p.numel() * (4.0 if p.ndim == 1 else GRADES.high_bits / 8) for p in others) / 1e6
         names = 128 * len(list(model.parameters()))  # bytes of the file's own list of tensors, about
         target -= ((material.merged / "tokenizer.json").stat().st_size + names) / 1e6
-    return calibrate(model, linears, rows, target, GRADES)[1]
+    return calibrate(model, linears, [Lesson(material.calibration)], target, GRADES)[1]
 
 
 def unpacked(folder: Path) -> TorchModel:

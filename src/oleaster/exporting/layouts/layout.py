@@ -9,6 +9,7 @@ from typing import Protocol
 
 from oleaster.config.schema import ExportConfig
 from oleaster.data.papers import Encoded
+from oleaster.exporting.adapter_folder import LoraAdapter
 from oleaster.exporting.ladder import Rung
 from oleaster.exporting.rungs import Questions
 
@@ -19,6 +20,8 @@ class Material:
 
     merged: Path
     """The tuned model as a plain float32 folder."""
+    adapter: LoraAdapter | None
+    """What was merged in."""
     work: Path
     """A folder for what is not shipped; removed in the end."""
     stops: tuple[int, ...]
