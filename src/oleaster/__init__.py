@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from oleaster.core.errors import OleasterError, UserError
     from oleaster.core.run import Run
     from oleaster.inference.predictor import Completion, Sampling
-    from oleaster.pipeline import auto_opt, evaluate, finetune, finetune_together, generate_adapter, load, plan, verify
+    from oleaster.pipeline import (
+        auto_opt,
+        evaluate,
+        evaluate_model,
+        finetune,
+        finetune_together,
+        generate_adapter,
+        load,
+        plan,
+        verify,
+    )
 
     __version__: str
 
@@ -33,6 +43,7 @@ __all__ = [
     "__version__",
     "auto_opt",
     "evaluate",
+    "evaluate_model",
     "finetune",
     "finetune_together",
     "generate_adapter",
@@ -53,6 +64,7 @@ _HOMES = {
     "UserError": "core.errors",
     "auto_opt": "pipeline",
     "evaluate": "pipeline",
+    "evaluate_model": "pipeline",
     "finetune": "pipeline",
     "finetune_together": "pipeline",
     "generate_adapter": "pipeline",

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "finetune": "Fine-tune a model on your rows",
     "run": "Do all that a recipe says: train, evaluate, export, passes of your own",
     "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
+    "compare": "Say which of two models is better, or how many rows it would take to tell",
     "generate": "Answer one prompt",
     "chat": "Talk to a model or run",
     "auto-opt": "Export a model or run for ONNX Runtime, and prove that it answers the same (alias: optimize)",

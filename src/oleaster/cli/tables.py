@@ -45,7 +45,7 @@ def print_reports(console: Console, reports: Sequence[Report]) -> None:
         table.add_column("second against first")
     for name in dict.fromkeys(name for report in reports for name in report.metrics):
         cells = [_cell(name, report.metrics.get(name)) for report in reports]
-        verdict = [differences[name].verdict if name in differences else ""] if differences else []
+        verdict = [differences[name].advice if name in differences else ""] if differences else []
         table.add_row(name.replace("_", " "), *cells, *verdict)
     console.print(table, markup=False)
     console.print("[...] = 95 % interval", markup=False, highlight=False)
@@ -61,8 +61,24 @@ def print_reports(console: Console, reports: Sequence[Report]) -> None:
             console.print(f"\nanswers: {report.predictions}", markup=False, soft_wrap=True)
 
 
+def print_comparison(console: Console, first: Report, second: Report) -> None:
+    """A row per metric that both have: the figures, by how much they differ, and what to make of it."""
+    from oleaster.evaluation.compare import compare
+    from oleaster.evaluation.report import Value
+
+    found = compare(first, second)
+    console.print(f"first:  {first.model}\nsecond: {second.model}\n", markup=False, highlight=False, soft_wrap=True)
+    table = Table("metric", "first", "second", "second - first", "second is", box=None, pad_edge=False)
+    for name, difference in found.items():
+        one, other = first.metrics.get(name), second.metrics.get(name)
+        change = Value(
+            difference.second - difference.first, *difference.interval, difference.count, one.unit if one else ""
+        )
+        values = [_cell(name, value and replace(value, low=None)) for value in (one, other)]
+        table.add_row(name.replace("_", " "), *values, _cell(name, change), difference.advice)
+    console.print(table, markup=False)
+    console.print("[...] = 95 % interval of the difference, the rows taken in pairs", markup=False, highlight=False)
+
+
 def _cell(name: str, value: Value | None) -> str:
-    """`92.1 % [89.4, 94.1]`, without the unit where the name says it."""
-    if value is None:
-        return "-"
-    return str(replace(value, unit="") if value.unit in name else value)
+    return "-" if value is None else value.beside(name)

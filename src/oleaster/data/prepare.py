@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from oleaster.config.schema import DataConfig
-from oleaster.core.errors import ConfigError
+from oleaster.core.errors import ConfigError, DataError
 from oleaster.data.faults import raise_faults
 from oleaster.data.ledger import Ledger, Part
 from oleaster.data.papers import Example
@@ -91,6 +92,25 @@ def read_test_rows(config: DataConfig, path_or_name: str, split: str | None = No
     rows = read_split(source, "train" if lone else piece.split)
     raise_faults(rows.faults)
     part = _part(rows, piece.of(len(rows.rows)))
+    examples, faults = build_examples(part, settle_shape(config, part))
+    raise_faults(faults)
+    return tuple(examples)
+
+
+def build_given(config: DataConfig, rows: Iterable[Mapping[str, Any]], name: str = "rows") -> tuple[Example, ...]:
+    """Examples of rows in memory (a list of mappings, a `datasets.Dataset`), in the shape that `config` says.
+
+    Args:
+        name: what messages call them: `name[3]` is the fourth row.
+    Raises: DataError when there are none, or with all bad rows together.
+    """
+    listed = list(rows)
+    if strange := [i for i, row in enumerate(listed) if not isinstance(row, Mapping)]:
+        found = f"is a {type(listed[strange[0]]).__name__}, not a mapping of columns"
+        raise DataError(found, where=f"{name}[{strange[0]}]", remedy='rows are like {"prompt": "...", "answer": "..."}')
+    if not listed:
+        raise DataError("there are no rows", where=name)
+    part = Rows([dict(row) for row in listed], [f"{name}[{i}]" for i in range(len(listed))])
     examples, faults = build_examples(part, settle_shape(config, part))
     raise_faults(faults)
     return tuple(examples)

@@ -20,7 +20,7 @@ def compare(first: Report, second: Report) -> dict[str, Difference]:
     Raises:
         DataError: the reports are about different rows, or were made without keeping them.
     """
-    pairs = _aligned(first, second)
+    pairs = pair_rows(first, second)
     labels = sorted({*first.labels, *second.labels})
     both = [name.partition("[")[0] for name in first.metrics if name in second.metrics]
     names = [name for name in dict.fromkeys(both) if name in registry]
@@ -36,8 +36,8 @@ def compare(first: Report, second: Report) -> dict[str, Difference]:
     return differences(*({name: pair[side] for name, pair in shared.items()} for side in (0, 1)))
 
 
-def _aligned(first: Report, second: Report) -> list[tuple[Row, Row]]:
-    """Rows of both reports in pairs, matched by source and reference."""
+def pair_rows(first: Report, second: Report) -> list[tuple[Row, Row]]:
+    """Rows of both reports in pairs, matched by source and reference. Raises: DataError as `compare`."""
     if not first.rows or not second.rows:
         raise DataError("a report without its rows cannot be compared", remedy="evaluate with an output folder")
     others = {(row.source, row.reference): row for row in second.rows}

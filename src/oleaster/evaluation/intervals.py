@@ -46,13 +46,17 @@ class Difference:
     """Rows that would show a difference of this size, if it is real, in four of five attempts; None when the two are
     equal here. From few rows a rough guess, as the size itself is."""
 
+    @property
+    def advice(self) -> str:
+        """The verdict, and what it would take to reach one."""
+        if self.verdict != "not distinguishable":
+            return self.verdict
+        needs = f"; would need about {rounded(self.needed):,}" if self.needed else ""
+        return f"{self.verdict} with {self.count:,} rows{needs}"
+
     def __str__(self) -> str:
         low, high = self.interval
-        size = f"({self.second - self.first:+.4g}, 95 % interval {low:+.4g} to {high:+.4g})"
-        if self.verdict != "not distinguishable":
-            return f"{self.verdict} {size}"
-        advice = f"; it would need about {rounded(self.needed):,} rows to show" if self.needed else ""
-        return f"{self.verdict} with {self.count:,} rows {size}{advice}"
+        return f"{self.advice} ({self.second - self.first:+.4g}, 95 % interval {low:+.4g} to {high:+.4g})"
 
 
 def interval(tally: Tally) -> Interval | None:

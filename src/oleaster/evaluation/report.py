@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Value:
         if self.low is None or self.high is None:
             return shown
         return f"{shown} [{_digits(self.low * scale)}, {_digits(self.high * scale)}]"
+
+    def beside(self, name: str) -> str:
+        """The same where `name` stands beside it and may say the unit already."""
+        return str(replace(self, unit="") if self.unit in name else self)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,11 @@ class Report:
         if metric not in self.metrics:
             raise KeyError(f"{metric}; there are {', '.join(self.metrics)}")
         return self.metrics[metric]
+
+    def __str__(self) -> str:
+        """A line per figure."""
+        width = max(map(len, self.metrics), default=0)
+        return "\n".join(f"{name:<{width}}  {value.beside(name)}" for name, value in self.metrics.items())
 
     def save(self, folder: Path) -> Report:
         """Write predictions.jsonl, then report.json, into `folder`; each is there whole or not at all.

@@ -3,6 +3,7 @@
     finetune(config)                 rows -> examples -> tokens -> batches -> steps -> Run    tuning.py
     finetune_together(configs)       the same for several adapters over one base      tuning.py
     evaluate(path, config)           Run, model or artifact -> Report                         scoring.py
+    evaluate_model(path, rows)       the same for rows in memory, one report                  measuring.py
     load(path)                       Run, model or artifact -> answers                        answering.py
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
@@ -15,6 +16,7 @@ Each function takes the typed `Config` and calls one room after the other; the r
 
 from oleaster.pipeline.answering import Assistant, load
 from oleaster.pipeline.line import foresee, run
+from oleaster.pipeline.measuring import evaluate_model
 from oleaster.pipeline.scoring import evaluate
 from oleaster.pipeline.shelf import Shelf, get_ready
 from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
@@ -26,6 +28,7 @@ __all__ = [
     "Shelf",
     "auto_opt",
     "evaluate",
+    "evaluate_model",
     "finetune",
     "finetune_together",
     "foresee",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,26 +47,43 @@ def evaluate(
         adapter: name of one that an artifact of `generate_adapter` carries.
         recipe: that of the training behind a model that carries none; it says which rows were held out.
     """
+    if output is None:
+        output = run.predictions if (run := run_of(path)) is not None else default_output(path)
+    return score(path, config, base=base, output=output, adapter=adapter, recipe=recipe)
+
+
+def score(
+    path: Path | str,
+    config: Config,
+    *,
+    base: bool = True,
+    output: Path | None = None,
+    adapter: str | None = None,
+    recipe: Path | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+) -> list[Report]:
+    """As `evaluate`, but nothing is saved without `output`.
+
+    Args:
+        rows: rows in memory, to ask instead of those that anything names.
+    """
     from oleaster.core.artifact import Artifact
     from oleaster.core.plugins import load_plugins
-    from oleaster.evaluation.evaluate import evaluate as score
+    from oleaster.evaluation.evaluate import evaluate as ask
     from oleaster.evaluation.metrics import check_metrics
 
     load_plugins(config.plugins)
     check_metrics(config.evaluation.metrics)
-    run = run_of(path)
-    if output is None:
-        output = run.predictions if run is not None else default_output(path)
 
     def scored(predictor: Predictor, folder: str) -> Report:
-        where = output / folder
-        return score(predictor, examples, encoded, config.evaluation, where, labels=labels, choices=choices)
+        where = None if output is None else output / folder
+        return ask(predictor, examples, encoded, config.evaluation, where, labels=labels, choices=choices)
 
     if Artifact.is_artifact(Path(path)):
         if config.evaluation.answer_with == "labels":
             raise ConfigError("an artifact answers with any text", where="answer_with", remedy="--answer_with text")
         predictor, tokenizer = load_artifact(path, config, adapter)
-        examples, encoded, labels, choices = _rows_to_score(config, tokenizer, recipe_of(path, adapter) or recipe)
+        examples, encoded, labels, choices = _rows_to_score(config, tokenizer, recipe_of(path, adapter) or recipe, rows)
         return [scored(predictor, "artifact")]
     refuse_adapter(path, adapter)
     use_threads(config)
@@ -74,7 +91,7 @@ def evaluate(
     for predictor in _torch_predictors(path, config, base):
         if not reports:
             tokenizer, found = predictor.loaded.tokenizer, recipe_of(path) or recipe
-            examples, encoded, labels, choices = _rows_to_score(config, tokenizer, found)
+            examples, encoded, labels, choices = _rows_to_score(config, tokenizer, found, rows)
         reports.append(scored(predictor, predictor.name))
     return reports
 
@@ -113,15 +130,16 @@ MOST_LABELS = 1000
 
 
 def _rows_to_score(
-    config: Config, tokenizer: Any, found: Path | None
+    config: Config, tokenizer: Any, found: Path | None, given: Iterable[Mapping[str, Any]] | None
 ) -> tuple[Sequence[Example], list[Encoded], list[str] | None, Choices]:
     """Rows to ask, as they are and as token ids; the labels, as far as a recipe knows them; and the answers there may
     be (none: any)."""
     from oleaster.data.encode import encode
+    from oleaster.data.prepare import build_given
 
     recipe = load_config(found) if found else None
-    examples, _ = rows_to_ask(config, recipe)
-    if not examples:
+    examples = rows_to_ask(config, recipe)[0] if given is None else build_given(config.data, given)
+    if not examples and given is None:
         remedy = "name rows: -d test.jsonl"
         raise DataError("no rows were held out in training", where=str(found), remedy=remedy)
     encoded = encode(examples, tokenizer, config.data, every_turn=False)[0]

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from oleaster.evaluation.intervals import compare_tallies, interval, mcnemar, resamples, wilson
+from oleaster.evaluation.intervals import (
+    compare_tallies,
+    differences,
+    interval,
+    mcnemar,
+    resamples,
+    rounded,
+    rows_for_mcnemar,
+    wilson,
+)
 from oleaster.evaluation.metrics.labels import macro_f1
 from oleaster.evaluation.tally import Tally, mean, ratio, share
 
@@ -91,12 +100,39 @@ def test_pairing_finds_what_two_separate_intervals_would_hide():
 
 def test_few_rows_say_so():
     found = compare_tallies(share([True, False, True]), share([True, True, True]))
-    assert str(found).startswith("not distinguishable with 3 rows (+0.3333, 95 % interval ")
+    assert str(found).startswith("not distinguishable with 3 rows; would need about 22 (+0.3333, 95 % ")
     assert interval(mean([1.0], "")) is None
     single = compare_tallies(mean([1.0], ""), mean([2.0], ""))
     assert (single.verdict, single.interval.low) == ("not distinguishable", -math.inf)
     with pytest.raises(ValueError, match="3 rows against 1"):
         compare_tallies(share([True] * 3), share([True]))
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0.02, 0.07), (0.15, 0.25)])
+def test_with_the_rows_it_would_need_a_difference_of_shares_is_found_four_times_in_five(lost, won):
+    needed = rows_for_mcnemar(lost, won)
+    assert needed is not None
+    drawn = np.random.default_rng(7).multinomial(needed, [lost, won, 1 - lost - won], 2000)
+    assert 0.75 <= np.mean([mcnemar(int(a), int(b)) < 0.05 for a, b, _ in drawn]) <= 0.85
+    assert rows_for_mcnemar(won, lost) == needed
+    assert rows_for_mcnemar(0.1, 0.1) is None
+
+
+def test_with_the_rows_it_would_need_a_difference_of_means_is_found_four_times_in_five():
+    noise = np.random.default_rng(8).standard_normal(100)
+    noise = (noise - noise.mean()) / noise.std()
+    needed = compare_tallies(mean([0.0] * 100, ""), mean(list(0.15 + noise), "")).needed
+    assert needed == pytest.approx((2.8 / 0.15) ** 2, rel=0.1)
+    assert compare_tallies(mean([0.0] * 9, ""), mean([0.0] * 9, "")).needed is None
+    assert [rounded(n) for n in (7, 22, 341, 1_900, 1_901)] == [7, 22, 350, 1_900, 2_000]
+
+
+def test_many_metrics_are_compared_on_the_same_resamples_as_one():
+    source = np.random.default_rng(9)
+    first = {"a": mean(list(source.random(30)), ""), "b": mean(list(source.random(20)), "")}
+    second = {"a": mean(list(source.random(30)), ""), "b": mean(list(source.random(20)), "")}
+    both = differences(first, second)
+    assert both == {name: compare_tallies(first[name], second[name]) for name in first}
 
 
 @given(st.integers(1, 50), st.integers(0, 3))
