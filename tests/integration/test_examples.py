@@ -52,3 +52,18 @@ def test_the_recipe_of_the_quickstart_runs(program: Program, tiny: Path, tmp_pat
     flags = ("--model_name_or_path", tiny, "--output_path", tmp_path / "run", "--max_steps", "2")
     recipe = EXAMPLES / "support" / "recipe.yaml"
     program("finetune", "--config", recipe, *flags, "--dry_run", cwd=EXAMPLES.parent)
+
+
+def test_the_example_of_a_metric_of_ones_own_prices_mistakes() -> None:
+    from oleaster.core.plugins import load_plugins
+    from oleaster.evaluation.metrics import measure
+    from oleaster.evaluation.tally import Tally
+
+    load_plugins([EXAMPLES / "support" / "costs.py"])
+    wanted = ["invoice", "invoice", "cancel_order", "cancel_order", "speak_to_human", "refund_status"]
+    answered = [" invoice\n", "cancel_order", "track_order", "invoice", "refund_status", "nonsense"]
+    found = measure("cost_per_request", answered, wanted)
+    assert isinstance(found, Tally)
+    assert found.rows[:, 0].tolist() == [0.0, 30.0, 9.0, 2.0, 12.0, 2.0]
+    assert found.lower_is_better
+    assert found.unit == "EUR"
