@@ -20,7 +20,8 @@ OTHER = 2.0
 @metrics.register("cost_per_request")
 def cost_per_request(predictions, references):
     """Mean cost of a request in EUR; lower is better. Misleads when the prices do, or the mix of requests changes."""
-    return mean([cost(r, p.strip()) for p, r in zip(predictions, references)], "EUR", lower_is_better=True)
+    pairs = zip(references, predictions, strict=True)
+    return mean([cost(wanted, answered.strip()) for wanted, answered in pairs], "EUR", lower_is_better=True)
 
 
 def cost(wanted, answered):
