@@ -148,11 +148,16 @@ def packages_are_there(config: Config) -> Iterator[Problem]:
         yield Problem("report_to", "the package tensorboard is not installed", remedy, MissingExtraError)
 
 
-def names_what_it_needs(command: str) -> Rule:
-    """The rule that base model, rows and output folder are named; `command`: what the user typed, for the answer."""
+def names_what_it_needs(command: str, writes: bool = True) -> Rule:
+    """The rule that base model, rows and output folder are named.
+
+    Args:
+        command: what the user typed, for the answer.
+        writes: False for a command that makes nothing: it needs no folder.
+    """
 
     def rule(config: Config) -> Iterator[Problem]:
-        missing = missing_settings(config)
+        missing = [name for name in missing_settings(config) if writes or name != "output_path"]
         if missing:
             names, examples = zip(*(_NEEDED[name] for name in missing), strict=True)
             remedy = f"{' '.join([command, *examples])}\n     or --config with a recipe that names it"

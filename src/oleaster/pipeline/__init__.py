@@ -2,6 +2,7 @@
 
     finetune(config)                 rows -> examples -> tokens -> batches -> steps -> Run    tuning.py
     finetune_together(configs)       the same for several adapters over one base      tuning.py
+    forecast(config)                 a few real steps -> time, memory, which methods fit      forecast.py
     evaluate(path, config)           Run, model or artifact -> Report                         scoring.py
     evaluate_model(path, rows)       the same for rows in memory, one report                  measuring.py
     load(path)                       Run, model or artifact -> answers                        answering.py
@@ -15,6 +16,7 @@ Each function takes the typed `Config` and calls one room after the other; the r
 """
 
 from oleaster.pipeline.answering import Assistant, load
+from oleaster.pipeline.forecast import Forecast, forecast
 from oleaster.pipeline.line import foresee, run
 from oleaster.pipeline.measuring import evaluate_model
 from oleaster.pipeline.scoring import evaluate
@@ -24,6 +26,7 @@ from oleaster.pipeline.tuning import Preview, finetune, finetune_together, plan
 
 __all__ = [
     "Assistant",
+    "Forecast",
     "Preview",
     "Shelf",
     "auto_opt",
@@ -31,6 +34,7 @@ __all__ = [
     "evaluate_model",
     "finetune",
     "finetune_together",
+    "forecast",
     "foresee",
     "generate_adapter",
     "get_ready",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,9 +275,7 @@ def _decoded_answer(ready: Ready) -> str:
 def plan(config: Config) -> Preview:
     """What `finetune` would do: rows read, checked and encoded, steps counted, memory estimated; nothing written."""
     from oleaster.config.rules import TO_FINETUNE, check
-    from oleaster.data.batch import pack
     from oleaster.methods import get_method
-    from oleaster.models.memory import estimate
     from oleaster.models.sanity import read_shapes
     from oleaster.training.optimizers import warmup_steps
     from oleaster.training.order import Plan
@@ -288,8 +286,19 @@ def plan(config: Config) -> Preview:
     steps = Plan.of(ready.config, len(rows), len(ready.data.validation))
     shapes, _ = read_shapes(ready.base.folder)
     trained = get_method(config.method).trained_numbers(shapes)
-    longest = sorted(rows, key=lambda row: -len(row.input_ids))[: training.per_device_train_batch_size]
-    memory = estimate(
+    memory = estimated_memory(ready.config, ready, shapes, trained)
+    warmup = warmup_steps(training, steps.total_steps)
+    return Preview(ready, steps.total_steps, steps.steps_per_epoch, warmup, trained, memory / 2**20)
+
+
+def estimated_memory(config: Config, ready: Ready, shapes: Mapping[str, tuple[int, ...]], trained: int) -> int:
+    """Bytes at the peak of a step, by arithmetic (`models.memory`), of the batch of the longest rows."""
+    from oleaster.data.batch import pack
+    from oleaster.models.memory import estimate
+
+    training = config.training
+    longest = sorted(ready.data.train, key=lambda row: -len(row.input_ids))[: training.per_device_train_batch_size]
+    return estimate(
         ready.base.config(),
         shapes,
         trained=trained,
@@ -299,6 +308,4 @@ def plan(config: Config) -> Preview:
         weight_bytes=2 if training.bf16 or config.model.dtype == "bfloat16" else 4,
         optim=training.optim,
         gradient_checkpointing=training.gradient_checkpointing,
-    )
-    warmup = warmup_steps(training, steps.total_steps)
-    return Preview(ready, steps.total_steps, steps.steps_per_epoch, warmup, trained, memory.total / 2**20)
+    ).total

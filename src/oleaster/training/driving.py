@@ -79,12 +79,13 @@ def finish(training: Generator[Demand, Answer, Any]) -> Any:
         demand = next(training)
         with _interrupts() as interrupted:
             while True:
-                demand = training.send(Answer(_gradient(demand), interrupted()))
+                demand = training.send(Answer(gradient(demand), interrupted()))
     except StopIteration as end:
         return end.value
 
 
-def _gradient(demand: Demand) -> float:
+def gradient(demand: Demand) -> float:
+    """Make the gradient that is demanded. Returns the summed loss, in nats."""
     demand.model.train()
     device = next(demand.model.parameters()).device
     total = torch.zeros((), dtype=torch.float64)
@@ -131,7 +132,7 @@ def _advance(
     if failures:
         for i, demand in demands.items():
             with suppress(KeyboardInterrupt, StopIteration):
-                trainings[i].send(Answer(_gradient(demand), stop=True))
+                trainings[i].send(Answer(gradient(demand), stop=True))
         raise failures[0]
     return demands
 

