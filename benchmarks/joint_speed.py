@@ -14,7 +14,6 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,9 @@ def measure(model: str, adapters: int, batch_size: int, steps: int, quick: bool)
         shelf = Shelf()
         for turn in range(2 if quick else 4):
             joint = [at(config, f"joint{turn}") for config in recipes]
-            together.append(seconds_of_steps(lambda: finetune_together(joint)))
+            together.append(max(seconds_of_loop(run) for run in finetune_together(joint)))
             single = [at(config, f"alone{turn}") for config in recipes]
-            alone.append(sum(seconds_of_steps(lambda c=config: [finetune(c, shelf=shelf)]) for config in single))
+            alone.append(sum(seconds_of_loop(finetune(config, shelf=shelf)) for config in single))
             pairs = zip(joint, single, strict=True)
             losses = [(last_loss(a), last_loss(b)) for a, b in pairs]
             difference = max(difference, *(abs(a - b) / b for a, b in losses))
@@ -60,11 +59,9 @@ def measure(model: str, adapters: int, batch_size: int, steps: int, quick: bool)
     return {f"joint_speedup_k{adapters}": round(speedup, 3), "joint_difference": difference}
 
 
-def seconds_of_steps(train: Any) -> float:
-    """Seconds that the trainings spent in their loops; loading and writing left out."""
-    runs = train()
-    seconds = [json.loads(run.done.read_text())["seconds"] for run in runs]
-    return max(seconds) if len(seconds) > 1 else seconds[0]
+def seconds_of_loop(run: Run) -> float:
+    """Seconds that a training spent in its loop; loading and writing left out."""
+    return json.loads(run.done.read_text("utf-8"))["seconds"]
 
 
 def recipe(folder: Path, model: str, number: int, batch_size: int, steps: int) -> Config:
@@ -77,7 +74,8 @@ def recipe(folder: Path, model: str, number: int, batch_size: int, steps: int) -
     lines = [{"prompt": text, "completion": answer} for text, answer in zip(texts, answers, strict=True)]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     settings: dict[str, Any] = {
-        "model_name_or_path": model, "data_files": [str(rows)], "output_path": str(folder), "task_name": f"task{number}",
+        "model_name_or_path": model, "data_files": [str(rows)], "output_path": str(folder),
+        "task_name": f"task{number}",
         "per_device_train_batch_size": batch_size, "max_steps": steps, "validation_fraction": 0.0, "save_steps": 10_000,
     }  # fmt: skip
     return load_config(None, settings)
