@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from oleaster.cli.words import Command, Given
@@ -112,10 +111,12 @@ def gpu() -> str:
 
 def installation() -> Iterator[Fact]:
     """Python and the packages the work is done with."""
+    from oleaster.core.extras import installed
+
     yield "python", f"{platform.python_version()} in {sys.prefix}"
-    yield "oleaster", _version("oleaster") or "not installed (run from its source)"
+    yield "oleaster", installed("oleaster") or "not installed (run from its source)"
     for package in _PACKAGES:
-        yield package, _version(package) or "-"
+        yield package, installed(package) or "-"
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime
 
@@ -131,18 +132,10 @@ def compiler() -> str | None:
 
 def extras() -> Iterator[Fact]:
     """Which optional parts are installed, and how to install the others."""
-    from packaging.requirements import Requirement
+    from oleaster.core import extras
 
-    try:
-        needs = [Requirement(text) for text in requires("oleaster") or []]
-    except PackageNotFoundError:
-        return
-    extra_names = dict.fromkeys(n for need in needs if need.marker for n in _extra_of(str(need.marker)))
-    for extra in extra_names:
-        wanted = [need for need in needs if need.marker and need.marker.evaluate({"extra": extra})]
-        missing = [need.name for need in wanted if need.name != "oleaster" and not _fits(need)]
-        finding = f'pip install "oleaster[{extra}]"' if missing else "installed"
-        yield f"[{extra}]", finding
+    for extra in extras.extras():
+        yield f"[{extra}]", f'pip install "oleaster[{extra}]"' if extras.missing(extra) else "installed"
 
 
 def gemm_speeds() -> dict[str, float]:
@@ -178,23 +171,3 @@ def abilities(speeds: Mapping[str, float]) -> Iterator[Fact]:
     yield "full", f"models up to about {free / (16 * 1.25) / 1e9:.1f} billion parameters"
     ready = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxruntime_genai"))
     yield "export", "to ONNX Runtime GenAI" if ready else 'not yet: pip install "oleaster[auto-opt]"'
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _extra_of(marker: str) -> list[str]:
-    _, _, rest = marker.partition('extra == "')
-    return [rest.split('"')[0]] if rest else []
-
-
-def _fits(need: object) -> bool:
-    from packaging.requirements import Requirement
-
-    assert isinstance(need, Requirement)
-    found = _version(need.name)
-    return found is not None and need.specifier.contains(found, prereleases=True)
