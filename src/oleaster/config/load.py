@@ -36,18 +36,30 @@ def load_config(
     Raises:
         ConfigError: all unknown keys, wrong values and broken rules together, each with its file and line or flag.
     """
+    config, problems = read_config(recipe, overrides, rules=rules)
+    collect([problem for _, problem in problems])
+    return config
+
+
+def read_config(
+    recipe: Path | Sequence[Path] | None = None,
+    overrides: Mapping[str, object] = {},
+    *,
+    rules: Sequence[Rule] = ALWAYS,
+) -> tuple[Config, list[tuple[str, UserError]]]:
+    """As `load_config`, but what is wrong is returned: (what of it is good, (setting or "", problem)...)."""
     read = Recipe()
     for path in [recipe] if isinstance(recipe, Path) else recipe or ():
         over = read_recipe(path)
         _make_way(read, over.values)
         read.lay_over(over)
-    problems: list[UserError] = list(read.problems)
+    problems: list[tuple[str, UserError]] = [("", problem) for problem in read.problems]
     _make_way(read, overrides)
     for name, value in overrides.items():
         word = name.replace("-", "_")
         flag = config_flags().get(ALIASES.get(word, word))
         if flag is None:
-            problems.append(unknown_setting(word, f"--{name}"))
+            problems.append(("", unknown_setting(word, f"--{name}")))
             continue
         if value is None:
             read.values.pop(flag.name, None)
@@ -55,11 +67,10 @@ def load_config(
         read.values[flag.name] = str(value) if isinstance(value, Path) else value
         read.where[flag.name] = f"--{name}"
     config, wrong = _build(read.values, read.where)
-    problems += wrong.values()
+    problems += wrong.items()
     # A rule about a setting that is wrong already would only confuse: the rules saw its default.
-    problems += [problem for name, problem in broken_rules(config, rules, read.where) if name not in wrong]
-    collect(problems)
-    return config
+    problems += [(name, problem) for name, problem in broken_rules(config, rules, read.where) if name not in wrong]
+    return config, problems
 
 
 def replace(config: Config, **leaves: object) -> Config:
@@ -85,19 +96,19 @@ def wrong_leaves(leaves: Mapping[str, object]) -> Mapping[str, ConfigError]:
     return _build({"method": of_methods[0] if of_methods else _LORA, **leaves}, {})[1]
 
 
-def recipe_text(config: Config) -> str:
+def recipe_text(config: Config, again: str = f"oleaster finetune --config {RECIPE_NAME}") -> str:
     """The resolved recipe as YAML, settings that are at their default marked; reads back equal to `config`."""
     from importlib.metadata import version  # 15 ms that no other caller of this module needs
 
     values, defaults = leaf_values(config), leaf_values(_build({"method": config.method.type}, {})[0])
     same = frozenset(name for name in values if values[name] == defaults[name])
-    heading = f"Written by oleaster {version('oleaster')}. Runs again with: oleaster finetune --config {RECIPE_NAME}"
+    heading = f"Written by oleaster {version('oleaster')}. Runs again with: {again}"
     return write_recipe(values, same, heading)
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Write the resolved recipe; `load_config(path)` equals `config`."""
-    atomic_write_text(path, recipe_text(config))
+def save_config(config: Config, path: Path, again: str = f"oleaster finetune --config {RECIPE_NAME}") -> None:
+    """Write the resolved recipe; `load_config(path)` equals `config`. `again`: the command its first line names."""
+    atomic_write_text(path, recipe_text(config, again))
 
 
 def leaf_values(config: Config) -> dict[str, object]:

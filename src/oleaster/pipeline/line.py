@@ -65,7 +65,7 @@ def run(config: Config, on_event: Tell = lambda _: None) -> Line:
         raise ConfigError("not given: the folder of the work", where="output_path", remedy="--output_path runs/first")
     check(config, TO_RUN)
     checked, record = _checked(config), []
-    with Line.claim(config.output_path, recipe_text(config)) as line:
+    with Line.claim(config.output_path, recipe_text(config, "oleaster run recipe.yaml")) as line:
         models = _Models.before(config, line)
         for number, step in enumerate(checked, start=1):
             facts = models.facts(step)

@@ -41,6 +41,7 @@ def merge(work: Work) -> Path | str:
     return work.output
 
 
+@passes.register("export")
 @passes.register("onnx")
 @traits(reads=_EXPORT, takes="torch", makes="artifact")
 def onnx(work: Work) -> Path:
