@@ -90,7 +90,9 @@ def unblind(folder: Path, filled: Sequence[Path]) -> Judgement:
 
 def judge(key: Key, chosen: Mapping[str, Mapping[int, str]]) -> Judgement:
     """The judgement of choices (judge -> row -> one of `CHOICES`)."""
-    opinions = {name: {row: _opinion(key, row, choice) for row, choice in of.items()} for name, of in chosen.items()}
+    opinions: dict[str, dict[int, Opinion]] = {
+        name: {row: _opinion(key, row, choice) for row, choice in of.items()} for name, of in chosen.items()
+    }
     leads = Counter[int]()
     for of in opinions.values():
         for row, opinion in of.items():
