@@ -6,7 +6,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from oleaster.core.errors import ConfigError, OleasterError, near_names
@@ -29,10 +29,15 @@ COMMANDS: dict[str, str] = {
     "generate-adapter": "Export one base model that carries several adapters",
     "verify": "Prove it again for an artifact that exists",
     "report": "Tell a run or an artifact as one HTML file: scores, curves, mistakes, recipe",
+    "data report": "Look at rows: what would harm training or make its figures wrong, by file and line",
+    "data clean": "Write a cleaned copy, every change listed",
+    "data undo": "Write the rows as they were before a cleaning",
+    "data split": "Divide rows into training, validation and test",
+    "data augment": "Make further training rows that keep their labels",
     "doctor": "Say what this machine and this installation can do",
     "version": "Print the version",
 }
-"""Command -> what it does; the module of the same name (`auto_opt`) in this room defines `command()`."""
+"""Command -> what it does; the module of the same name (`auto_opt`, `data.report`) in this room defines `command()`."""
 
 _OTHER_NAMES = {
     "optimize": "auto-opt",
@@ -81,15 +86,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """The answer to `oleaster` and `oleaster --help`."""
-    width = max(map(len, COMMANDS)) + 1
-    lines = [f"  {name:<{width}} {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "Oleaster adapts small language models to a task and takes them to production.",
             "",
             "usage: oleaster COMMAND [flags]",
             "",
-            *lines,
+            *_command_lines(COMMANDS),
             "",
             "oleaster COMMAND --help shows its flags. A first run:",
             "  oleaster finetune -m HuggingFaceTB/SmolLM2-135M-Instruct -d rows.jsonl -o runs/first",
@@ -100,9 +103,14 @@ def help_text() -> str:
     )
 
 
+def _command_lines(names: Iterable[str]) -> list[str]:
+    width = max(map(len, COMMANDS)) + 1
+    return [f"  {name:<{width}} {COMMANDS[name]}" for name in names]
+
+
 def command_of(name: str) -> Command:
     """What the command of that name takes and does."""
-    return importlib.import_module(f"oleaster.cli.{name.replace('-', '_')}").command()
+    return importlib.import_module(f"oleaster.cli.{name.replace('-', '_').replace(' ', '.')}").command()
 
 
 def _dispatch(words: list[str]) -> int:
@@ -111,9 +119,14 @@ def _dispatch(words: list[str]) -> int:
         print(help_text(), end="")
         return 0
     name = _OTHER_NAMES.get(name, name)
+    group = [known for known in COMMANDS if known.startswith(f"{name} ")]
+    if group:
+        if len(words) < 2 or words[1] in ("-h", "--help"):
+            print("\n".join(["usage: oleaster " + name + " COMMAND [flags]", "", *_command_lines(group)]))
+            return 0
+        name, words = f"{name} {words[1]}", words[1:]
     if name not in COMMANDS:
-        remedy = near_names(name, COMMANDS)
-        raise ConfigError("there is no such command", where=name, remedy=remedy)
+        raise ConfigError("there is no such command", where=name, remedy=near_names(name, group or COMMANDS))
     from oleaster.cli.words import HELP, parse
     from oleaster.cli.words import help_text as command_help
 

@@ -57,7 +57,7 @@ class Command:
     settings: tuple[Flag, ...] = ()
     """Flags that are leaves of `Config`."""
     words: tuple[Flag, ...] = ()
-    """What may be given without a flag, in this order."""
+    """What may be given without a flag, in this order; the last may be a list."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """Section -> heading in the help."""
 
@@ -70,16 +70,21 @@ def parse(command: Command, words: Sequence[str]) -> Given:
         names = [f"--{name}" for name in (flag.name, *flag.aliases)] + ([f"-{flag.short}"] if flag.short else [])
         many: dict[str, Any] = {"nargs": "+", "action": "extend"} if flag.kind == "list" else {"action": "append"}
         parser.add_argument(*names, dest=flag.name, default=argparse.SUPPRESS, **many)
-    for word in command.words:
+    single = [word for word in command.words if word.kind != "list"]
+    for word in single:
         parser.add_argument(f"word_{word.name}", nargs="?", default=argparse.SUPPRESS)
     try:
         found, rest = parser.parse_known_args(_normalised(words, flags.values()))
     except argparse.ArgumentError as error:
         name = next((n for n in (error.argument_name or "").split("/") if n.startswith("--")), None)
         raise ConfigError(error.message.replace("expected", "this flag takes"), where=name) from None
-    collect(_surplus(command, rest, flags.values()))
     values = {name: found.__dict__[name] for name in flags if name in found}
-    for word in command.words:
+    listed = next((word for word in command.words if word.kind == "list"), None)
+    if listed is not None and not any(word.startswith("-") for word in rest):
+        values.setdefault(listed.name, []).extend(rest)  # argparse takes such words in one place only
+        rest = []
+    collect(_surplus(command, rest, flags.values()))
+    for word in single:
         if (text := getattr(found, f"word_{word.name}", None)) is not None:
             values.setdefault(word.name, []).append(text)
     return _given(command, words, values)
@@ -164,7 +169,7 @@ def _given(command: Command, words: Sequence[str], values: Mapping[str, list[str
         except ValueError:
             problems.append(ConfigError(f"'{text}' is no {flag.kind}", where=f"--{name}", remedy=flag.help))
     collect(problems)
-    return Given(shlex.join(["oleaster", command.name, *words]), own, settings)
+    return Given(shlex.join(["oleaster", *command.name.split(), *words]), own, settings)
 
 
 def _typed(flag: Flag, word: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from oleaster.config.schema import DataConfig
 from oleaster.core.errors import ConfigError, DataError
+from oleaster.data.augmented import MADE_FROM_HELD_OUT, NOT_HELD_OUT, beside, set_apart
 from oleaster.data.faults import raise_faults
 from oleaster.data.ledger import Ledger, Part
 from oleaster.data.papers import Example
@@ -55,6 +56,9 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     raise_faults(faults + more)
     notes: list[str] = []
     asked = len(train) + len(validation)
+    train, made = set_apart(train)
+    validation, misplaced = set_apart(validation)
+    divided_here = not validation
     if validation:
         train = train[: config.max_samples]
         repeats = find_repeats([*train, *validation])
@@ -65,11 +69,14 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
         train, validation, note = _hold_out(train, repeats, config, seed)
         notes.append(note)
     notes += _repeat_notes(repeats)
+    made, left_out = beside(made, train, validation, divided_here)
+    train = [*train, *made][: config.max_samples]
+    notes += _made_notes(len(made), left_out)
     ledger = Ledger(
         read=chosen.read,
-        sliced_away=chosen.outside + asked - len(train) - len(validation),
-        train=Part(rows=len(train), used=len(train)),
-        validation=Part(rows=len(validation), used=len(validation)),
+        sliced_away=chosen.outside + asked - len(train) - len(validation) - left_out - len(misplaced),
+        train=_part_of(train, MADE_FROM_HELD_OUT, left_out),
+        validation=_part_of(validation, NOT_HELD_OUT, len(misplaced)),
         duplicated=repeats.duplicated,
         conflicting=repeats.conflicting,
     )
@@ -194,6 +201,19 @@ def _repeat_notes(repeats: Repeats) -> list[str]:
     if repeats.conflicting:
         notes.append(f"{repeats.conflicting} rows have a prompt that also occurs with another answer")
     return notes
+
+
+def _part_of(examples: Sequence[Example], reason: str, left_out: int) -> Part:
+    """The ledger's part of rows that are used, and others that are not."""
+    dropped = {reason: left_out} if left_out else {}
+    return Part(rows=len(examples) + left_out, used=len(examples), dropped=dropped)
+
+
+def _made_notes(made: int, left_out: int) -> list[str]:
+    if not made + left_out:
+        return []
+    why = f"; {left_out} more are left out, as they were made from held-out rows" if left_out else ""
+    return [f"{made} augmented rows are trained on, none is validated on{why}"]
 
 
 def _leak_note(repeats: Repeats, train_rows: int) -> Sequence[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from oleaster.config.schema import DataConfig
 from oleaster.core.errors import ConfigError, DataError, near_names
+from oleaster.data.augmented import MARKS
 from oleaster.data.papers import Example, Message
 from oleaster.data.readers import Rows
 from oleaster.data.template import TextTemplate, parse_template
@@ -20,7 +21,7 @@ INPUTS = ("input", "context")
 """Alpaca's second column; databricks-dolly calls it context."""
 ANSWERS = ("output", "response")
 CHATS = ("messages", "conversations", "conversation")
-BYSTANDERS = {"id", "idx", "index", "source", "url", "meta", "metadata", "timestamp", "language", "lang"}
+BYSTANDERS = {"id", "idx", "index", "source", "url", "meta", "metadata", "timestamp", "language", "lang", *MARKS}
 """Columns that may stand beside `text` without making it doubtful that the text is all there is."""
 ROLES = {
     "human": "user",

@@ -69,8 +69,8 @@ def hold_out(
 ) -> tuple[list[int], list[int]]:
     """Divide rows into (training, validation), each in the order given.
 
-    Whole groups move together. With labels every label gives its share (largest remainders make up the total) and
-    keeps at least one group for training.
+    Whole groups move together. With labels every label gives its share of rows (largest remainders make up the total),
+    as nearly as its groups allow, never more, and keeps at least one group for training.
 
     Args:
         groups: a partition of the row numbers, as in `Repeats.groups`.
@@ -84,11 +84,21 @@ def hold_out(
     names = sorted(strata)
     for name in names:
         rng.shuffle(strata[name])
-    share = {name: len(strata[name]) * fraction for name in names}
+    share = {name: sum(map(len, strata[name])) * fraction for name in names}
     quota = {name: int(share[name]) for name in names}
     by_remainder = sorted(names, key=lambda name: (quota[name] - share[name], rng.random()))
     for name in by_remainder[: round(sum(share.values())) - sum(quota.values())]:
         quota[name] += 1
-    held = {i for name in names for group in strata[name][: min(quota[name], len(strata[name]) - 1)] for i in group}
+    held = {i for name in names for group in _filling(strata[name], quota[name]) for i in group}
     rows = sorted(i for group in groups for i in group)
     return [i for i in rows if i not in held], [i for i in rows if i in held]
+
+
+def _filling(groups: Sequence[Sequence[int]], rows: int) -> list[Sequence[int]]:
+    """Groups in order, each that still fits into `rows` rows; never all of them."""
+    chosen: list[Sequence[int]] = []
+    for group in groups:
+        if len(group) <= rows and len(chosen) < len(groups) - 1:
+            chosen.append(group)
+            rows -= len(group)
+    return chosen

@@ -9,6 +9,8 @@
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
     run(config)                      a recipe's passes in order -> Line                       line.py
+    report_data(files, config)       rows -> what would harm training; clean_data,            curating.py
+                                     split_data, augment_data beside it
     generate_adapter(paths, ...)     Runs -> one Artifact that switches between their tasks   shipping.py
 
 Each function takes the typed `Config` and calls one room after the other; the rooms are imported inside, so that
@@ -16,6 +18,7 @@ Each function takes the typed `Config` and calls one room after the other; the r
 """
 
 from oleaster.pipeline.answering import Assistant, load
+from oleaster.pipeline.curating import augment_data, clean_data, report_data, split_data
 from oleaster.pipeline.forecast import Forecast, forecast
 from oleaster.pipeline.line import foresee, run
 from oleaster.pipeline.measuring import evaluate_model
@@ -29,7 +32,9 @@ __all__ = [
     "Forecast",
     "Preview",
     "Shelf",
+    "augment_data",
     "auto_opt",
+    "clean_data",
     "evaluate",
     "evaluate_model",
     "finetune",
@@ -40,6 +45,8 @@ __all__ = [
     "get_ready",
     "load",
     "plan",
+    "report_data",
     "run",
+    "split_data",
     "verify",
 ]

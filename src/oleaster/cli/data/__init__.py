@@ -1,0 +1,1 @@
+"""`oleaster data ...`: looking at rows, cleaning, dividing and multiplying them."""
