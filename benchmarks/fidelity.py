@@ -33,12 +33,12 @@ from oleaster.core.run import Run
 from oleaster.data.encode import encode
 from oleaster.data.papers import Encoded, Example
 from oleaster.data.prepare import read_test_rows
-from oleaster.exporting.calibrate import Lesson
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.ladder import CAUSES, Figures, Ladder, Limits, Rung
 from oleaster.exporting.layouts.genai import Genai, is_graph, quantise
 from oleaster.exporting.layouts.layout import size_mb
+from oleaster.exporting.lessons import Lesson
 from oleaster.exporting.merge import merge
 from oleaster.exporting.quantize import Format, quantise_graph, weight_shapes
 from oleaster.exporting.rungs import Questions, genai_rung, graph_rung, merged_rung, quantised_rung, torch_rung
@@ -108,9 +108,9 @@ def main() -> None:
             "kl_4bit": round(small["int4"].kl or 0.0, 5),
             "mb_int8": round(graph_mb(work / "int8"), 1),
             "mb_4bit": round(graph_mb(work / "int4"), 1),
-            "accuracy_torch": torch.exact_match,
-            "accuracy_int8": small["int8"].exact_match,
-            "accuracy_4bit": small["int4"].exact_match,
+            "accuracy_torch": round(torch.exact_match or 0.0, 4),
+            "accuracy_int8": round(small["int8"].exact_match or 0.0, 4),
+            "accuracy_4bit": round(small["int4"].exact_match or 0.0, 4),
             "faults_caught": caught,
         }
     print(json.dumps(figures))

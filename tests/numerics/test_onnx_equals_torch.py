@@ -16,10 +16,10 @@ from oleaster.config.schema import ExportConfig
 from oleaster.data.papers import Encoded
 from oleaster.exporting.adapter_folder import read_lora
 from oleaster.exporting.adapters import add_branches, place, read_sites, write_adapter_file
-from oleaster.exporting.calibrate import Lesson
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.layouts.genai import quantise
+from oleaster.exporting.lessons import Lesson
 from oleaster.exporting.merge import merge
 from oleaster.exporting.rungs import TorchModel
 from oleaster.inference.onnx_predictor import OnnxPredictor

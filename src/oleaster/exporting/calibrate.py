@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ import torch
 from torch import nn
 
 from oleaster.core.errors import ModelError
-from oleaster.data.papers import Encoded
 from oleaster.exporting.gptq import gptq
+from oleaster.exporting.harm import measure_harm
+from oleaster.exporting.lessons import Lesson, Linear, Piece, asked_logits, padded_batches, shared_prefix, wearing
 from oleaster.exporting.quantize import HEAD, Format, Quantised, linear_weights, round_to_nearest
-from oleaster.methods.lora import attach_saved, attached
 from oleaster.models.load import load_plain
 
 LOW = Format(4, 32, asymmetric=True)
@@ -46,57 +45,8 @@ class Grades:
 
 DEFAULT_BITS = 6.0
 """Bits per weight of the default size, scales and table included."""
-HARM_PASSES = 16
-HARM_ROWS = 3
-"""Rows of one backward pass."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Texts of one task."""
-
-    rows: Sequence[Encoded]
-    """Their answers' distribution is what has to survive."""
-    adapter: Path | None = None
-    """PEFT folder that the base wears for this task; None = as it is."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Rows of a torch module's weight."""
-
-    module: nn.Linear
-    start: int = 0
-    stop: int | None = None
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """float32 [rows, K], detached."""
-        return self.module.weight.detach()[self.start : self.stop]
-
-    @property
-    def gradient(self) -> torch.Tensor:
-        """[rows, K]; raises when no backward pass was made."""
-        assert self.module.weight.grad is not None
-        return self.module.weight.grad[self.start : self.stop]
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A weight as it is stored, and the torch weights whose rows it stacks."""
-
-    name: str
-    pieces: tuple[Piece, ...]
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """float32 [N, K]"""
-        return torch.cat([piece.weight for piece in self.pieces])
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return sum(piece.weight.numel() for piece in self.pieces)
+TOGETHER = 2**24
+"""Weights that GPTQ takes at once: 64 MB in float32."""
 
 
 def calibrate_graph(
@@ -133,7 +83,11 @@ def calibrate(
     """
     linears = [each for each in linears if each.weight.shape[1] % grades.low.block == 0]
     hessians = collect_hessians(model, linears, lessons)
-    ready = {each.name: gptq(each.weight, hessians.pop(each.name), grades.low) for each in linears}
+    ready = {}
+    for group in alike(linears):
+        weights, inputs = [each.weight for each in group], [hessians[each.name] for each in group]
+        ready |= zip((each.name for each in group), gptq(weights, inputs, grades.low), strict=True)
+    del hessians
     plan = spend_bits(linears, measure_harm(model, linears, ready, lessons), target_mb, grades)
     for each in linears:
         if plan[each.name] != grades.low:
@@ -179,99 +133,22 @@ def _pieces(name: str, modules: Mapping[str, nn.Linear]) -> tuple[Piece, ...]:
     return ()
 
 
-@dataclass(frozen=True)
-class Padded:
-    """Rows as one rectangle behind their common prefix; padded on the right, where causal attention needs no mask."""
-
-    prefix: torch.Tensor
-    """[1, P], P >= 1; goes through the model once."""
-    new_prefix: torch.Tensor
-    """bool [1, P]: no earlier batch had these tokens."""
-    ids: torch.Tensor
-    """[B, L]"""
-    fresh: torch.Tensor
-    """bool [B, L]: tokens that stand behind other tokens than in any earlier row; the rest would be counted twice."""
-    asked: torch.Tensor
-    """bool [B, L]: the next token is an answer's."""
-
-    def columns(self) -> torch.Tensor:
-        """Columns in which anything is asked."""
-        return self.asked.any(0).nonzero()[:, 0]
-
-
-def padded_batches(rows: Sequence[Encoded], size: int = 16) -> list[Padded]:
-    """Rows of like length together; see `Padded`."""
-    seen: set[tuple[int, ...]] = set()
-    batches = []
-    ordered = sorted((row for row in rows if row.targets), key=lambda row: len(row.input_ids))
-    for start in range(0, len(ordered), size):
-        group = ordered[start : start + size]
-        shared = _common_prefix([row.input_ids[: row.targets[0] - 1] for row in group])
-        fresh = [[_is_new(row.input_ids[: j + 1], seen) for j in range(len(row.input_ids))] for row in group]
-        length = max(len(row.input_ids) for row in group) - shared
-        ids = torch.zeros(len(group), length, dtype=torch.long)
-        kept = torch.zeros(len(group), length, dtype=torch.bool)
-        asked = torch.zeros(len(group), length, dtype=torch.bool)
-        for i, row in enumerate(group):
-            ids[i, : len(row.input_ids) - shared] = torch.tensor(row.input_ids[shared:])
-            kept[i, : len(row.input_ids) - shared] = torch.tensor(fresh[i][shared:])
-            asked[i, [t - 1 - shared for t in row.targets if t > shared]] = True
-        prefix = torch.tensor([group[0].input_ids[:shared]])
-        batches.append(Padded(prefix, torch.tensor([fresh[0][:shared]]), ids, kept, asked))
-    return batches
-
-
-def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Tokens that all rows begin with, at least 1."""
-    equal = [len(set(column)) == 1 for column in zip(*rows, strict=False)]
-    return max(1, [*equal, False].index(False))
-
-
-def _is_new(prefix: tuple[int, ...], seen: set[tuple[int, ...]]) -> bool:
-    new = prefix not in seen
-    seen.add(prefix)
-    return new
-
-
-def shared_prefix(model: nn.Module, batch: Padded) -> Any:
-    """The cache of the common prefix, computed once, for all rows of the batch."""
-    cache = model(batch.prefix, use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_repeat_interleave(len(batch.ids))
-    return cache
-
-
-def asked_logits(model: nn.Module, batch: Padded, cache: Any) -> torch.Tensor:
-    """Logits [asked tokens, V] behind the common prefix."""
-    columns = batch.columns()
-    logits = model(batch.ids, past_key_values=cache, use_cache=True, logits_to_keep=columns).logits
-    return logits[batch.asked[:, columns]]
-
-
-@contextmanager
-def wearing(model: nn.Module, adapter: Path | None) -> Iterator[None]:
-    """The base with an adapter beside its weights, which stay what they are; taken off in the end."""
-    if adapter is not None:
-        attach_saved(model, adapter)
-        model.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for path, layer in attached(model).items():
-            model.set_submodule(path, layer.base)
-
-
 @torch.no_grad()
 def collect_hessians(model: nn.Module, linears: Sequence[Linear], lessons: Sequence[Lesson]) -> dict[str, torch.Tensor]:
-    """H = sum of x x^T over the inputs of each linear, [K, K], by plan name."""
-    sums = {each.name: torch.zeros(each.weight.shape[1], each.weight.shape[1]) for each in linears}
+    """H = sum of x x^T over the inputs of each linear, [K, K], by plan name; one tensor where inputs are the same."""
+    sums: dict[str, torch.Tensor] = {}
     counted = {"head": torch.empty(0), "layers": torch.empty(0)}
+    last: dict[str, Any] = {"x": None, "name": ""}  # of the map that ran before: up_proj reads what gate_proj read
 
     def hook(name: str) -> Any:
         def add(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if last["x"] is inputs[0]:
+                sums[name] = sums[last["name"]]
+                return
+            last.update(x=inputs[0], name=name)
             mask = counted["head" if name == HEAD else "layers"]
-            if mask.any():
-                x = inputs[0].flatten(0, -2)[mask.flatten()]
-                sums[name].addmm_(x.T, x)
+            x = inputs[0].flatten(0, -2)[mask.flatten()]
+            sums.setdefault(name, torch.zeros(x.shape[1], x.shape[1])).addmm_(x.T, x)
 
         return add
 
@@ -288,44 +165,14 @@ def collect_hessians(model: nn.Module, linears: Sequence[Linear], lessons: Seque
     return sums
 
 
-def measure_harm(
-    model: nn.Module, linears: Sequence[Linear], low: Mapping[str, Quantised], lessons: Sequence[Lesson]
-) -> dict[str, float]:
-    """How far each weight's 4-bit rounding alone moves the answers: KL in nats per answer token, to second order.
-
-    KL(p || p + dp) = 1/2 E_y (g . dW)^2 with g the gradient of ln p(y) and y sampled from the model itself: the Fisher
-    information, taken along the very error that 4 bits make. The gradients of different tokens are independent with
-    mean zero, so one backward pass serves all weights and all tokens of its rows.
-    """
-    errors = {each.name: _rounding_errors(each, low[each.name]) for each in linears}
-    harm = dict.fromkeys(errors, 0.0)
-    sampler = torch.Generator().manual_seed(0)
-    count = 0
-    passes = max(1, HARM_PASSES // len(lessons))
-    modules = {id(piece.module): piece.module for each in linears for piece in each.pieces}.values()
-    for lesson in lessons:
-        with wearing(model, lesson.adapter):
-            for module in modules:
-                module.weight.requires_grad_(True)
-            for batch in padded_batches(lesson.rows[: passes * HARM_ROWS], HARM_ROWS):
-                logs = asked_logits(model, batch, shared_prefix(model, batch)).log_softmax(-1)
-                sampled = torch.multinomial(logs.detach().exp(), 1, generator=sampler)
-                logs.gather(1, sampled).sum().backward()
-                count += len(sampled)
-                for each in linears:
-                    pairs = zip(each.pieces, errors[each.name], strict=True)
-                    harm[each.name] += 0.5 * sum(float(piece.gradient.flatten() @ error) for piece, error in pairs) ** 2
-                model.zero_grad(set_to_none=False)
-    model.zero_grad(set_to_none=True)
-    model.requires_grad_(False)
-    return {name: total / count for name, total in harm.items()}
-
-
-def _rounding_errors(linear: Linear, quantised: Quantised) -> list[torch.Tensor]:
-    """Quantised minus exact weight, one flat tensor a piece."""
-    rows = [piece.weight.shape[0] for piece in linear.pieces]
-    parts = torch.from_numpy(quantised.dense()).split(rows)
-    return [(part - piece.weight).flatten() for part, piece in zip(parts, linear.pieces, strict=True)]
+def alike(linears: Sequence[Linear]) -> Iterator[list[Linear]]:
+    """Weights of one shape, as many together as `TOGETHER` allows."""
+    by_shape: dict[tuple[int, ...], list[Linear]] = {}
+    for each in linears:
+        by_shape.setdefault(tuple(each.weight.shape), []).append(each)
+    for group in by_shape.values():
+        size = max(1, TOGETHER // group[0].size)
+        yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
 def spend_bits(

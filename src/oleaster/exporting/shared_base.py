@@ -16,12 +16,12 @@ from oleaster.core.files import link_or_copy, work_folder
 from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.adapter_folder import LoraAdapter, read_lora
 from oleaster.exporting.adapters import FOLDER, SUFFIX, add_branches, place, read_sites, write_adapter_file
-from oleaster.exporting.calibrate import Lesson
 from oleaster.exporting.export import general_rows
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.ladder import Figures, Ladder, Limits, require
 from oleaster.exporting.layouts.genai import is_graph, quantise
+from oleaster.exporting.lessons import Lesson
 from oleaster.exporting.options import check_hardware
 from oleaster.exporting.rungs import Questions, genai_rung, quantised_rung, torch_rung
 from oleaster.models.tokenizer import load_tokenizer, stop_ids

@@ -89,7 +89,7 @@ def test_gptq_beats_rounding_on_the_inputs_it_saw(seed: int) -> None:
     inputs = (noise.normal(size=(200, 12)) @ noise.normal(size=(12, 64))).astype(np.float32)
     form = Format(4, 32, asymmetric=True)
     hessian = torch.from_numpy(inputs.T @ inputs)
-    mended = output_error(weight, inputs, gptq(torch.from_numpy(weight), hessian, form))
+    mended = output_error(weight, inputs, gptq([torch.from_numpy(weight)], [hessian], form)[0])
     assert mended < 0.7 * output_error(weight, inputs, round_to_nearest(weight, form))
 
 
@@ -98,7 +98,22 @@ def test_gptq_survives_inputs_that_are_always_zero() -> None:
     weight = torch.randn(8, 64)
     hessian = torch.zeros(64, 64)
     hessian[0, 0] = 3.0
-    assert np.isfinite(gptq(weight, hessian, Format(4, 32, asymmetric=True)).dense()).all()
+    (quantised,) = gptq([weight], [hessian], Format(4, 32, asymmetric=True))
+    assert np.isfinite(quantised.dense()).all()
+
+
+def test_gptq_of_several_weights_is_that_of_each() -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    form = Format(4, 32, asymmetric=True)
+    weights = [torch.randn(8, 96) for _ in range(3)]
+    inputs = [torch.randn(200, 96) for _ in range(3)]
+    hessians = [x.T @ x for x in inputs]
+    together = gptq(weights, hessians, form)
+    for weight, hessian, quantised in zip(weights, hessians, together, strict=True):
+        (alone,) = gptq([weight], [hessian], form)
+        assert np.array_equal(alone.scales, quantised.scales)
+        assert (alone.codes == quantised.codes).mean() > 0.99  # rounding may tip a code
 
 
 @pytest.mark.parametrize("form", [Format(8), Format(4, 32), Format(4, 32, asymmetric=True)], ids=str)

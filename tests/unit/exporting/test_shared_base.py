@@ -15,7 +15,8 @@ from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, ModelError
 from oleaster.data.papers import Encoded
-from oleaster.exporting.calibrate import Lesson, Linear, Piece, calibrate
+from oleaster.exporting.calibrate import calibrate
+from oleaster.exporting.lessons import Lesson, Linear, Piece
 from oleaster.exporting.quantize import Quantised
 from oleaster.exporting.shared_base import Tasks, generate_adapter
 from oleaster.models.load import load_plain

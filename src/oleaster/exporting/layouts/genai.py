@@ -9,12 +9,13 @@ from pathlib import Path
 
 from oleaster.config.schema import ExportConfig
 from oleaster.core.files import link_or_copy
-from oleaster.exporting.calibrate import Lesson, calibrate_graph
+from oleaster.exporting.calibrate import calibrate_graph
 from oleaster.exporting.footprint import loaded_mb
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph, check_family
 from oleaster.exporting.ladder import Rung
 from oleaster.exporting.layouts.layout import Material
+from oleaster.exporting.lessons import Lesson
 from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
 from oleaster.exporting.rungs import Questions, genai_rung, graph_rung, quantised_rung
 

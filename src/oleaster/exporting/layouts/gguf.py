@@ -13,11 +13,12 @@ from pathlib import Path
 from torch import nn
 
 from oleaster.core.errors import MissingExtraError
-from oleaster.exporting.calibrate import Grades, Lesson, Linear, Piece, calibrate
+from oleaster.exporting.calibrate import Grades, calibrate
 from oleaster.exporting.genai_files import make_contract
 from oleaster.exporting.gguf_file import BLOCK, check_model, llama3_factors, write_gguf
 from oleaster.exporting.ladder import Rung
 from oleaster.exporting.layouts.layout import Material
+from oleaster.exporting.lessons import Lesson, Linear, Piece
 from oleaster.exporting.quantize import Format, Quantised
 from oleaster.exporting.rungs import Questions, TorchModel, runtime_rung
 from oleaster.inference.llama_cpp_predictor import FILE, LlamaCppPredictor, llama_cpp_is_there
