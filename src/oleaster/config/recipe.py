@@ -113,11 +113,11 @@ def write_recipe(values: Mapping[str, object], defaults: frozenset[str], heading
 def _entry(key: str, value: object) -> list[str]:
     """`key: value`; a list that holds mappings has a line for each entry."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return [f"{key}:", *(f"  - {_scalar(item).removeprefix('{').removesuffix('}')}" for item in value)]
-    return [f"{key}: {_scalar(value)}"]
+        return [f"{key}:", *(f"  - {scalar(item).removeprefix('{').removesuffix('}')}" for item in value)]
+    return [f"{key}: {scalar(value)}"]
 
 
-def _scalar(value: object) -> str:
+def scalar(value: object) -> str:
     """One value on one line; text with line breaks or spaces at an end in double quotes."""
     odd = any(word != word.strip() or not word.isprintable() for word in _texts(value))
     style = '"' if odd else None
