@@ -45,7 +45,7 @@ def command() -> Command:
                 short="o",
             ),
         ),
-        settings=tuple(select(["data", "evaluation"], names)),
+        settings=tuple(select(["data", "task", "evaluation"], names)),
         titles={**TITLES, "": "other", "training": "speed"},
     )
 

@@ -17,6 +17,7 @@ TITLES = {
     "": "the run",
     "model": "base model",
     "data": "rows, and what of them is learned",
+    "task": "kind of task, and what answers",
     "method": "method",
     "training": "optimisation",
     "watch": "what is recorded, kept and stopped",

@@ -22,6 +22,15 @@ _NEEDED = {
     "output_path": ("the output folder (--output_path)", "-o runs/first"),
 }
 """What a run cannot do without, in words and as an example."""
+HEADS = {
+    "classification": ("text", "sequence"),
+    "extraction": ("text", "token"),
+    "embedding": ("embedding",),
+    "generation": ("text",),
+    "summarization": ("text",),
+    "translation": ("text",),
+}
+"""Kind of task -> what can answer, the default first."""
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -105,6 +114,41 @@ def templates_agree(config: Config) -> Iterator[Problem]:
         yield Problem("data_format", "data_format template needs text_template", "give --text_template")
 
 
+def head_fits_task(config: Config) -> Iterator[Problem]:
+    """The head can answer this kind of task, and settings of heads and constraints have something to work on."""
+    task, head = config.task, head_of(config)
+    if head not in HEADS[task.type]:
+        fitting = [name for name, heads in HEADS.items() if head in heads]
+        remedy = f"--task {' or '.join(fitting)}, or --head {' or '.join(HEADS[task.type])}"
+        yield Problem("head", f"{task.type} is not answered by a {head} head", remedy)
+    if task.class_weights and head not in ("sequence", "token"):
+        yield Problem("class_weights", "only the loss of a head weighs labels", "--head sequence, or leave it out")
+    if config.evaluation.answer_with in ("labels", "json") and head != "text":
+        yield Problem("answer_with", f"a {head} head gives nothing else than its labels", "leave it out")
+    if task.json_schema and (task.type, head) != ("extraction", "text"):
+        yield Problem("json_schema", "only an extraction by generation answers in JSON", "--task extraction")
+
+
+def head_of(config: Config) -> str:
+    """`task.head`, decided."""
+    return HEADS[config.task.type][0] if config.task.head == "auto" else config.task.head
+
+
+def loss_is_described(config: Config) -> Iterator[Problem]:
+    """Settings that belong to one loss come with it."""
+    training = config.training
+    if (training.loss == "distillation") != bool(training.teacher_model):
+        if training.teacher_model:
+            yield Problem("teacher_model", "only the loss distillation has a teacher", "--loss distillation")
+        else:
+            yield Problem("loss", "distillation needs a teacher", "--teacher_model MODEL")
+    if training.label_smoothing_factor and training.loss not in (None, "cross_entropy"):
+        remedy = "leave one of the two out"
+        yield Problem("label_smoothing_factor", f"the loss {training.loss} does not smooth labels", remedy)
+    if training.loss_options and not training.loss:
+        yield Problem("loss_options", "no loss is named that they are for", "--loss NAME")
+
+
 def data_is_named(config: Config) -> Iterator[Problem]:
     """The loaders `json`, `csv` and `parquet` name a format, not rows."""
     data = config.data
@@ -124,6 +168,11 @@ def paths_exist(config: Config) -> Iterator[Problem]:
         yield Problem("data_name", f"there is no file or folder '{data.data_name}'", _near_file(Path(data.data_name)))
     if model and _looks_local(model, (".gguf",)) and not Path(model).expanduser().exists():
         yield Problem("model_name_or_path", f"there is no file or folder '{model}'", _near_file(Path(model)))
+    schema, loss = config.task.json_schema, (config.training.loss or "").rpartition(":")[0]
+    if schema and not schema.is_file():
+        yield Problem("json_schema", f"there is no file '{schema}'", _near_file(schema))
+    if loss and not Path(loss).is_file():
+        yield Problem("loss", f"there is no file '{loss}'", _near_file(Path(loss)))
     for plugin in config.plugins:
         if not plugin.is_file():
             yield Problem("plugins", f"there is no file '{plugin}'", _near_file(plugin))
@@ -184,7 +233,15 @@ def space_is_sound(config: Config) -> Iterator[Problem]:
         yield from (Problem(*found) for found in findings(config))
 
 
-ALWAYS: tuple[Rule, ...] = (precision_fits, steps_make_sense, templates_agree, data_is_named, space_is_sound)
+ALWAYS: tuple[Rule, ...] = (
+    precision_fits,
+    steps_make_sense,
+    templates_agree,
+    data_is_named,
+    head_fits_task,
+    loss_is_described,
+    space_is_sound,
+)
 TO_FINETUNE: tuple[Rule, ...] = (*ALWAYS, paths_exist, output_is_writable, packages_are_there)
 
 

@@ -62,7 +62,9 @@ class DataConfig(Section):
     """Share of the training rows held out when no validation rows are named (0 = none)."""
     label_field: str | None = None
     """Column that the held-out part is stratified by; found by itself where the answers are labels."""
-    data_format: Literal["auto", "template", "text", "completion", "alpaca", "sharegpt", "messages"] = "auto"
+    data_format: Literal[
+        "auto", "template", "text", "completion", "alpaca", "sharegpt", "messages", "tagged", "pairs"
+    ] = "auto"
     """Shape of a row; auto = by the columns."""
     text_template: Text | None = None
     """Text with {columns}; \\n is a newline. What follows the last literal is the answer."""
@@ -72,6 +74,10 @@ class DataConfig(Section):
     """Column with the prompt (else input, prompt, question, ...)."""
     completion_field: str | None = None
     """Column with the answer (else output, completion, response, ...)."""
+    score_field: str | None = None
+    """Column that says how alike the two texts of a pair are (else score, similarity, label)."""
+    score_range: Annotated[list[float], BeforeValidator(split_commas), Field(min_length=2, max_length=2)] | None = None
+    """Least and greatest score (different, the same): 0,5; default: whole numbers around those of the training rows."""
     system_prompt: Text | None = None
     """System message put in front of every row that has none (chat template only)."""
     use_chat_template: bool | None = None
@@ -84,6 +90,28 @@ class DataConfig(Section):
     """What happens to a longer row; truncated and dropped rows are counted."""
     max_samples: PositiveInt | None = None
     """Use at most this many training rows (the first ones after the split)."""
+
+
+class TaskConfig(Section):
+    """What kind of task it is, and what answers."""
+
+    type: Literal["generation", "classification", "extraction", "summarization", "translation", "embedding"] = Field(
+        default="generation", json_schema_extra={"flag": "task"}
+    )
+    """Kind of task: decides prompt, measures and which answers there can be."""
+    head: Literal["auto", "text", "sequence", "token", "embedding"] = "auto"
+    """What answers: text = the language model itself (auto, except for embedding); sequence = a linear map from the
+    last token to the labels; token = one from each word to its tag; embedding = the pooled states."""
+    labels: Words | None = None
+    """Labels of a classification, kinds of entity of an extraction; default: those of the training rows."""
+    class_weights: Words | None = None
+    """Weight of each label in the loss of a head: balanced, or label=2.0,other=0.5 (labels not named weigh 1)."""
+    pooling: Literal["mean", "last"] = "mean"
+    """States that make up an embedding: the mean of all tokens, or the last one."""
+    normalize: bool = True
+    """Bring embeddings to length 1, so that margins and distances have a scale."""
+    json_schema: Path | None = None
+    """JSON schema that every answer of an extraction must fit; default: made of the kinds of entity."""
 
 
 class TrainingConfig(Section):
@@ -129,6 +157,12 @@ class TrainingConfig(Section):
     """Share of the steps that the learning rate rises."""
     warmup_steps: NonNegativeInt | None = None
     """Steps that the learning rate rises; replaces warmup_ratio."""
+    loss: str | None = None
+    """What is minimised: a registered name, or file.py:name of a function or nn.Module; default: by the task."""
+    loss_options: Words | None = None
+    """Arguments of the loss: margin=0.5,temperature=2."""
+    teacher_model: str | None = None
+    """Model whose probabilities the loss `distillation` follows; it needs the same tokenizer."""
     label_smoothing_factor: Fraction = 0.0
     """Label smoothing of the cross-entropy."""
     neftune_noise_alpha: NonNegativeFloat | None = None
@@ -177,8 +211,8 @@ class EvaluationConfig(Section):
     """Metrics besides those of every evaluation: bleu,chrf,rouge_l,entity_f1,spearman, ... (docs/metrics.md)."""
     references_field: str | None = None
     """Column with a list of further acceptable answers; metrics take the best of them."""
-    answer_with: Literal["text", "labels"] = "text"
-    """labels = an answer can only be one of the training rows' answers (classification)."""
+    answer_with: Literal["auto", "text", "labels", "json"] = "auto"
+    """What an answer can be: any text, one of the labels, JSON that fits the schema; auto = by the task."""
 
 
 class ExportConfig(Section):
@@ -227,6 +261,7 @@ class Config(Section):
     """What `oleaster search` varies: {learning_rate: {type: float, low: 1e-5, high: 1e-3, log: true}}."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    task: TaskConfig = TaskConfig()
     method: MethodConfig = LoraConfig()
     training: TrainingConfig = TrainingConfig()
     watch: WatchConfig = WatchConfig()

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 
 from oleaster.core.errors import ConfigError, UserError, collect
 
@@ -30,7 +31,9 @@ def load_plugins(paths: Sequence[Path]) -> None:
         if problem := _load_entry_point(point):
             problems.append(problem)
     for path in paths:
-        if problem := _load_file(path.expanduser().resolve()):
+        try:
+            load_file(path)
+        except ConfigError as problem:
             problems.append(problem)
     collect(problems)
 
@@ -42,19 +45,21 @@ def _load_entry_point(point: EntryPoint) -> ConfigError | None:
         package = point.dist.name if point.dist else point.module
         return ConfigError(
             f"plug-in '{point.name}' of the package {package} cannot be imported: {_said(error)}",
-            where=_place(error, None),
+            where=place_in(error, None),
             remedy=f"correct it, or pip uninstall {package}",
         )
     return None
 
 
-def _load_file(path: Path) -> ConfigError | None:
+def load_file(path: Path) -> ModuleType:
+    """The module in a Python file, imported once however often it is named. Raises: ConfigError as `load_plugins`."""
+    path = path.expanduser().resolve()
     if not path.is_file() or path.suffix != ".py":
         found = "is not a Python file" if path.exists() else "there is no such file"
-        return ConfigError(f"plug-in: {found}", where=str(path), remedy="name a .py file in plugins:")
+        raise ConfigError(f"plug-in: {found}", where=str(path), remedy="name a .py file in plugins:")
     name = f"oleaster_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
-        return None
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None  # a .py file always has one
@@ -64,8 +69,8 @@ def _load_file(path: Path) -> ConfigError | None:
         spec.loader.exec_module(module)
     except Exception as error:  # foreign code may raise anything
         del sys.modules[name]
-        return ConfigError(f"the plug-in cannot be imported: {_said(error)}", where=_place(error, path))
-    return None
+        raise ConfigError(f"the plug-in cannot be imported: {_said(error)}", where=place_in(error, path)) from error
+    return module
 
 
 def _said(error: Exception) -> str:
@@ -74,7 +79,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
 
 
-def _place(error: Exception, path: Path | None) -> str | None:
+def place_in(error: Exception, path: Path | None) -> str | None:
     """`file:line` in the plug-in where `error` came from; without `path`, of the innermost frame."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"

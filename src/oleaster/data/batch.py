@@ -1,9 +1,10 @@
 """Rows packed into one line of tokens: no padding, the common beginning once.
 
-Shape legend: N packed tokens, P tokens of the shared prefix, M targets.
+Shape legend: N packed tokens, P tokens of the shared prefix, M targets, L lines, Q pairs.
 The packed line is `prefix | row 0 | row 1 | ...`, rows sorted from long to short. A row's tokens see the prefix and
 the row's own earlier tokens, nothing else, so the result is that of the rows one by one. Two kinds of token never
-enter: a row's last target (nothing is predicted from it) and whatever follows it.
+enter: a row's last target (nothing is predicted from it) and whatever follows it. So a label is simply the token that
+follows its text, and tags are those that follow its words. The two texts of a pair are two lines.
 """
 
 from __future__ import annotations
@@ -74,16 +75,31 @@ class Batch:
     """`Encoded.example` of each row, in packed order."""
     target_rows: Tensor
     """[M] which of `rows` the target belongs to"""
+    pairs: Tensor | None = None
+    """[Q, 2] the lines of each pair's two texts; None where the rows are no pairs"""
+    similarity: Tensor | None = None
+    """[Q] float32, 0 to 1; None where the rows do not say"""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def units(self) -> int:
+        """What the loss is a mean of: pairs where the rows are pairs, else targets."""
+        return len(self.target_ids) if self.pairs is None else len(self.pairs)
+
+    @property
+    def examples(self) -> int:
+        """Rows of the data: lines, or pairs of them."""
+        return len(self) if self.pairs is None else len(self.pairs)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
         if self.ids.device == device:
             return self
-        names = ("ids", "positions", "target_sources", "target_ids", "target_rows")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        names = ("ids", "positions", "target_sources", "target_ids", "target_rows", "pairs", "similarity")
+        held = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: tensor.to(device) for name, tensor in held.items() if tensor is not None})
 
     @cached_property
     def buckets(self) -> tuple[Bucket, ...]:
@@ -108,28 +124,41 @@ class Batch:
 
 
 def pack(rows: Sequence[Encoded], share_prefix: bool = True) -> Batch:
-    """Pack rows that each have at least one target."""
-    used = sorted(((row.input_ids[: row.targets[-1]], row) for row in rows), key=lambda pair: -len(pair[0]))
-    prefix = _common_prefix([ids for ids, _ in used]) if share_prefix and len(used) > 1 else 0
-    ids, positions = list(used[0][0][:prefix]), list(range(prefix))
+    """Pack rows that each have at least one target, or pairs of texts."""
+    lines = [line for row in rows for line in (row, row.pair) if line is not None]
+    read = [line.sources or tuple(t - 1 for t in line.targets) for line in lines]
+    order = sorted(range(len(lines)), key=lambda i: -max(read[i]))
+    inputs = [lines[i].input_ids[: max(read[i]) + 1] for i in order]
+    prefix = _common_prefix(inputs) if share_prefix and len(lines) > 1 else 0
+    ids, positions = list(inputs[0][:prefix]), list(range(prefix))
     sources, targets, owners = [], [], []
-    for owner, (inputs, row) in enumerate(used):
+    for owner, (i, line) in enumerate(zip(order, inputs, strict=True)):
         offset = len(ids) - prefix
-        sources += [t - 1 if t - 1 < prefix else offset + t - 1 for t in row.targets]
-        targets += [row.input_ids[t] for t in row.targets]
-        owners += [owner] * len(row.targets)
-        ids += inputs[prefix:]
-        positions += range(prefix, len(inputs))
-    return Batch(
+        sources += [s if s < prefix else offset + s for s in read[i]]
+        targets += [lines[i].input_ids[t] for t in lines[i].targets]
+        owners += [owner] * len(read[i])
+        ids += line[prefix:]
+        positions += range(prefix, len(line))
+    batch = Batch(
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
         prefix=prefix,
-        lengths=tuple(len(inputs) - prefix for inputs, _ in used),
+        lengths=tuple(len(line) - prefix for line in inputs),
         target_sources=torch.tensor(sources),
-        target_ids=torch.tensor(targets),
-        rows=tuple(row.example for _, row in used),
+        target_ids=torch.tensor(targets, dtype=torch.int64),
+        rows=tuple(lines[i].example for i in order),
         target_rows=torch.tensor(owners),
     )
+    return _with_pairs(batch, rows, order) if rows[0].pair is not None else batch
+
+
+def _with_pairs(batch: Batch, rows: Sequence[Encoded], order: Sequence[int]) -> Batch:
+    """Say which packed lines the texts of each pair have become; `order`: line of `rows` by packed line."""
+    place = torch.empty(len(order), dtype=torch.int64)
+    place[torch.tensor(order)] = torch.arange(len(order))
+    alike = [row.similarity for row in rows if row.similarity is not None]
+    similarity = torch.tensor(alike, dtype=torch.float32) if len(alike) == len(rows) else None
+    return replace(batch, pairs=place.view(-1, 2), similarity=similarity)
 
 
 def _common_prefix(lines: Sequence[tuple[int, ...]]) -> int:

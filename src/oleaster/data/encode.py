@@ -59,7 +59,7 @@ def encode_all(prepared: Prepared, tokenizer: Any, config: DataConfig | None = N
 def prompt_style(config: DataConfig, prepared: Prepared, tokenizer: Any) -> DataConfig:
     """`config` with shape, columns and chat template decided: all that `encode_prompt` needs."""
     settled = {name: getattr(prepared.config, name) for name in ("data_format", "text_field", "prompt_field")}
-    settled["completion_field"] = prepared.config.completion_field
+    settled |= {name: getattr(prepared.config, name) for name in ("completion_field", "score_field")}
     if prepared.config.data_format not in ("template", "text"):
         settled["use_chat_template"] = voice_of(tokenizer, config).chat
     return config.model_copy(update=settled)
@@ -182,7 +182,7 @@ def encode_prompt(
     """
     voice = voice_of(tokenizer, config)
     if config.data_format == "template" or config.text_template is not None:
-        return prompt_ids(_fill_template(prompt, voice, config), tokenizer)
+        return prompt_ids(fill_template(prompt, voice, config), tokenizer)
     if config.data_format == "text":
         return prompt_ids(Rendered(split_space(_only_text(prompt))[0], ""), tokenizer)
     messages = prompt if not isinstance(prompt, (str, Mapping)) else [{"role": "user", "content": _only_text(prompt)}]
@@ -201,7 +201,8 @@ def _only_text(prompt: str | Sequence[Message] | Mapping[str, str]) -> str:
     return values[0]
 
 
-def _fill_template(prompt: str | Sequence[Message] | Mapping[str, str], voice: Voice, config: DataConfig) -> Rendered:
+def fill_template(prompt: str | Sequence[Message] | Mapping[str, str], voice: Voice, config: DataConfig) -> Rendered:
+    """The template with a user's input, up to the answer. Raises: UserError that names the missing columns."""
     template = parse_template(config.text_template or "")
     needed = template.prompt_columns
     if isinstance(prompt, Mapping):

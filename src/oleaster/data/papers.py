@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Message = dict[str, Any]
 """`{"role": ..., "content": ...}` plus `tool_calls`, `tool_call_id` where present: OpenAI's shape."""
@@ -45,7 +45,27 @@ class Encoded:
     """Tokens before the last learned answer begins: what is given to the model when it is asked."""
     example: int
     """Index of the row's `Example`."""
+    sources: tuple[int, ...] = ()
+    """Positions of the tokens whose states predict the targets (a word's tag is read off its last token), or whose
+    states make up the embedding. Empty: each target is predicted from the token before it."""
+    pair: Encoded | None = None
+    """The other text of a pair; neither has targets, `sources` say what of each is pooled."""
+    similarity: float | None = None
+    """How alike the two texts of a pair are, 0 to 1; None where the rows do not say."""
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self.input_ids[: self.prompt_length]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What answers in the place of the language model's vocabulary."""
+
+    kind: Literal["sequence", "token", "embedding"]
+    labels: tuple[str, ...] = ()
+    """By id; of a token head BIO tags. An embedding has none."""
+    pooling: Literal["mean", "last"] = "mean"
+    """States that make up an embedding."""
+    normalize: bool = True
+    """Embeddings have length 1."""

@@ -115,6 +115,12 @@ def render_prompt(messages: Sequence[Message], tools: Sequence[Any], voice: Voic
     return Rendered(plain.prompt, "", plain.earlier, marks)
 
 
+def render_for_head(texts: Sequence[str], voice: Voice) -> Rendered:
+    """Texts as they stand, with nothing of a template around them: what plain transformers is given as well."""
+    marked, marks = _mark(list(texts), voice)
+    return Rendered("\n".join(marked), "", marks=marks)
+
+
 def _conversation(
     messages: Sequence[Message], tools: Sequence[Any], voice: Voice, config: DataConfig
 ) -> tuple[list[Message], tuple[Any, ...], dict[str, str]]:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from oleaster.config.schema import DataConfig
 from oleaster.core.errors import ConfigError, DataError, near_names
 from oleaster.data.augmented import MARKS
+from oleaster.data.cells import BadRowError, as_text
+from oleaster.data.labelled import PAIRS, SCORES, TAGGED, pair_row, tagged_row
 from oleaster.data.papers import Example, Message
 from oleaster.data.readers import Rows
 from oleaster.data.template import TextTemplate, parse_template
 
-PROMPTS = ("prompt", "input", "question", "query", "instruction")
-COMPLETIONS = ("completion", "output", "response", "answer")
+PROMPTS = ("prompt", "input", "question", "query", "instruction", "document", "article")
+COMPLETIONS = ("completion", "output", "response", "answer", "summary", "highlights")
 INPUTS = ("input", "context")
 """Alpaca's second column; databricks-dolly calls it context."""
 ANSWERS = ("output", "response")
@@ -37,10 +39,6 @@ ROLES = {
     "function_response": "tool",
 }
 """Who speaks: ShareGPT's names and OpenAI's."""
-
-
-class BadRowError(ValueError):
-    """What is wrong with one row; the caller knows which one."""
 
 
 class Shape(NamedTuple):
@@ -70,7 +68,22 @@ def settle_shape(config: DataConfig, rows: Rows) -> DataConfig:
         return config.model_copy(update={"prompt_field": prompt, "completion_field": completion})
     if config.data_format == "text":
         return config.model_copy(update={"text_field": config.text_field or "text"})
+    if config.data_format in ("tagged", "pairs"):
+        return _two_columns(config, usual)
     return config
+
+
+def _two_columns(config: DataConfig, columns: set[str]) -> DataConfig:
+    """Words and tags, or the texts of a pair, and how alike these are."""
+    known = TAGGED if config.data_format == "tagged" else PAIRS
+    first, second = next((names for names in known if columns.issuperset(names)), ("", ""))
+    first, second = config.prompt_field or first, config.completion_field or second
+    if not (first and second):
+        wanted = " or ".join(" and ".join(names) for names in known)
+        message = f"{config.data_format} rows have the columns {wanted}; these have {', '.join(sorted(columns))}"
+        raise DataError(message, where="data_format", remedy="write --prompt_field COLUMN --completion_field COLUMN")
+    scores = config.score_field or (_first(SCORES, columns) if config.data_format == "pairs" else None)
+    return config.model_copy(update={"prompt_field": first, "completion_field": second, "score_field": scores})
 
 
 def _by_settings(config: DataConfig) -> DataConfig:
@@ -82,7 +95,8 @@ def _by_settings(config: DataConfig) -> DataConfig:
     }
     hints = {shape: flag for shape, flag in hints.items() if flag}
     shape = config.data_format
-    foreign = [flag for hinted, flag in hints.items() if shape not in ("auto", hinted)]
+    fitting = "completion" if shape in ("tagged", "pairs") else shape
+    foreign = [flag for hinted, flag in hints.items() if fitting not in ("auto", hinted)]
     if foreign:
         raise ConfigError(f"--data_format {shape} has no use for {', '.join(foreign)}", remedy="leave one of them out")
     if len(hints) > 1:
@@ -91,7 +105,7 @@ def _by_settings(config: DataConfig) -> DataConfig:
         raise ConfigError(
             "--data_format template needs --text_template", remedy="add --text_template '{input}\\n{output}'"
         )
-    if hints:
+    if hints and fitting == shape:
         shape = next(iter(hints))
     if shape in ("template", "text"):
         for flag in ("system_prompt", "use_chat_template"):
@@ -119,6 +133,9 @@ def _by_columns(config: DataConfig, columns: set[str]) -> DataConfig:
             raise _unclear(columns, f"{' or '.join(pairs[0])} may be the prompt, {' or '.join(pairs[1])} the answer")
     if "text" in columns:
         found["text"] = "column text"
+    for shape, known in (("tagged", TAGGED), ("pairs", PAIRS)):
+        if names := next((names for names in known if columns.issuperset(names)), None):
+            found.setdefault(shape, f"columns {' and '.join(names)}")
     if len(found) > 1:
         raise _unclear(columns, "; ".join(f"{why} would make it {shape}" for shape, why in found.items()))
     if not found:
@@ -134,7 +151,7 @@ def _unclear(columns: set[str], why: str) -> DataError:
         f"the columns {', '.join(names)} do not say what is to be learned: {why}",
         where="data_format",
         remedy="write --prompt_field COLUMN --completion_field COLUMN, or --text_template '{COLUMN} ... {COLUMN}', "
-        "or --text_field COLUMN (whole text), or --data_format alpaca|sharegpt|messages",
+        "or --text_field COLUMN (whole text), or --data_format alpaca|sharegpt|messages|tagged|pairs",
     )
 
 
@@ -194,21 +211,17 @@ def _shape(config: DataConfig, rows: Rows) -> Shape:
     if config.data_format == "completion":
         prompt, completion = config.prompt_field or PROMPTS[0], config.completion_field or COMPLETIONS[0]
         return Shape((prompt, completion), partial(_completion_row, prompt, completion, config.label_field))
+    if config.data_format == "tagged":
+        names = (config.prompt_field or "", config.completion_field or "")
+        return Shape(names, partial(tagged_row, *names, config.label_field))
+    if config.data_format == "pairs":
+        names = tuple(n for n in (config.prompt_field, config.completion_field, config.score_field) if n)
+        return Shape(names, partial(pair_row, names))
     if config.data_format == "alpaca":
         context, answer = _first(INPUTS, columns) or INPUTS[0], _first(ANSWERS, columns) or ANSWERS[0]
         return Shape(("instruction", answer), partial(_alpaca_row, context, answer, config.label_field))
     chat = _first(CHATS if config.data_format == "messages" else CHATS[1:] + CHATS[:1], columns) or CHATS[0]
     return Shape((chat,), partial(_chat_row, chat, config.label_field))
-
-
-def as_text(value: Any, column: str) -> str:
-    """The text of a cell: text as it stands, numbers and booleans as JSON writes them. Raises: BadRowError."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (bool, int, float)):
-        return json.dumps(value)
-    kind = "empty (null)" if value is None else f"a {type(value).__name__}"
-    raise BadRowError(f"'{column}' is {kind}, not text")
 
 
 def _answer(value: Any, column: str) -> str:

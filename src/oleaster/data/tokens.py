@@ -56,6 +56,14 @@ def prompt_ids(sequence: Rendered, tokenizer: Any) -> list[int]:
     return ids if sequence.template_made or ids[: len(prefix)] == prefix else prefix + ids
 
 
+def prompt_offsets(sequence: Rendered, tokenizer: Any) -> tuple[list[int], Offsets]:
+    """`prompt_ids` of plain text, and the characters [begin, end) of `sequence.prompt` that each id stands for."""
+    ((ids, offsets),) = _encode([sequence], [sequence.prompt], tokenizer, offsets=True)
+    prefix = bos_ids(tokenizer)
+    front = [] if ids[: len(prefix)] == prefix else prefix
+    return front + ids, [(0, 0)] * len(front) + offsets
+
+
 def bos_ids(tokenizer: Any) -> list[int]:
     """Ids that the tokenizer by itself puts in front of a text: the bos token of Llama or Gemma, nothing for Qwen."""
     bare = _call(tokenizer, ["a"])["input_ids"][0]

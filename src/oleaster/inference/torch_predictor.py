@@ -60,7 +60,7 @@ class TorchPredictor:
         Raises:
             DataError: an empty prompt, or one that leaves no place for an answer; all of them in one error.
         """
-        with _asking(self.loaded.model):
+        with asking(self.loaded.model):
             return answer(self.backend, prompts, sampling, frozenset(self.loaded.stop_ids), self._decode, on_token)
 
     def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
@@ -74,7 +74,7 @@ class TorchPredictor:
         correct = torch.zeros(len(rows), dtype=torch.int64)
         asked = [i for i, (_, targets) in enumerate(rows) if targets]
         lengths = [rows[i][1][-1] for i in asked]
-        with _asking(self.loaded.model):
+        with asking(self.loaded.model):
             for batch in batches(lengths, 0, same_length=not self.backend.pads):
                 index = torch.tensor([asked[i] for i in batch])
                 ids, targets = zip(*(rows[i] for i in index.tolist()), strict=True)
@@ -107,7 +107,7 @@ def _backend(loaded: LoadedModel) -> TorchBackend:
 
 
 @contextmanager
-def _asking(model: nn.Module) -> Iterator[None]:
+def asking(model: nn.Module) -> Iterator[None]:
     """Without gradients and dropout. `no_grad` and not `inference_mode`: what a model caches while it is asked, such
     as rotary tables, must stay usable in training."""
     training = {module for module in model.modules() if module.training}

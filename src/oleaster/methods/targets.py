@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from oleaster.core.errors import ConfigError, collect
 
 ALL_LINEAR = "all-linear"
-HEADS = frozenset({"lm_head", "embed_out", "output"})
+HEADS = frozenset({"lm_head", "embed_out", "output", "score", "classifier"})
 """Names of output heads; used for models that cannot say which of their modules is the head."""
 EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "embed_in"})
 """Last names of matrices that are no linear layer, where only a file's tensors are known."""

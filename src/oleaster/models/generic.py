@@ -16,13 +16,17 @@ from oleaster.data.batch import Batch
 
 
 class Generic(nn.Module):
-    """A transformers causal language model behind the interface of `decoder.Decoder`."""
+    """A transformers causal language model behind the interface of `decoder.Decoder`.
 
-    def __init__(self, causal_lm: Any) -> None:
+    Args:
+        headed: it is one with a head of labels; `target_hidden` gives the states that the head reads.
+    """
+
+    def __init__(self, causal_lm: Any, headed: bool = False) -> None:
         super().__init__()
         self.causal_lm = causal_lm
         self.neftune_noise_alpha: float | None = None
-        self.plain_head = self._head_is_plain()
+        self.plain_head = headed or self._head_is_plain()
 
     @property
     def hub_model(self) -> nn.Module:

@@ -13,13 +13,21 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from oleaster.core.errors import ModelError
+from oleaster.data.papers import Head
 from oleaster.models.architecture import Architecture, describe
 from oleaster.models.decoder import Decoder
 from oleaster.models.generic import Generic
+from oleaster.models.heads import hub_class, put_head
 
 
-def load_weights(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[nn.Module, str | None]:
+def load_weights(
+    folder: Path, dtype: torch.dtype, trust_remote_code: bool = False, head: Head | None = None, seed: int = 0
+) -> tuple[nn.Module, str | None]:
     """The model of `folder` in evaluation mode, and why it is not our own `Decoder` (None when it is).
+
+    Args:
+        head: what is to answer in the place of the vocabulary; where the folder has no such head its weights are
+            drawn from `seed`.
 
     Raises:
         ModelError: the files do not hold the weights that config.json speaks of.
@@ -27,12 +35,27 @@ def load_weights(folder: Path, dtype: torch.dtype, trust_remote_code: bool = Fal
     config = json.loads((folder / "config.json").read_text())
     architecture = describe(config)
     if isinstance(architecture, Architecture) and not config.get("auto_map"):
-        return load_decoder(folder, architecture, dtype), None
+        return load_decoder(folder, architecture, dtype, head, seed), None
+    reason = architecture if isinstance(architecture, str) else "it brings its own code"
+    if head is not None and head.kind != "embedding":
+        return _load_headed(folder, dtype, config, head, seed), reason
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
-    reason = architecture if isinstance(architecture, str) else "it brings its own code"
     return Generic(model).eval(), reason
+
+
+def _load_headed(folder: Path, dtype: torch.dtype, config: dict[str, Any], head: Head, seed: int) -> Generic:
+    """transformers' own model with a head, for the families that are not our own."""
+    import transformers
+
+    own = getattr(transformers, hub_class(config, head))
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = own.from_pretrained(folder, dtype=dtype, num_labels=len(head.labels))
+    generic = Generic(model, headed=True)
+    if not any(name.startswith(("score.", "classifier.")) for name in read_tensors(folder)):
+        put_head(generic, head, seed)
+    return generic.eval()
 
 
 def load_plain(folder: Path) -> Any:
@@ -43,13 +66,23 @@ def load_plain(folder: Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def load_decoder(folder: Path, architecture: Architecture, dtype: torch.dtype) -> Decoder:
-    """A `Decoder` whose weights are mapped from the files where their type is right already, else converted."""
+def load_decoder(
+    folder: Path, architecture: Architecture, dtype: torch.dtype, head: Head | None = None, seed: int = 0
+) -> Decoder:
+    """A `Decoder` whose weights are mapped from the files where their type is right already, else converted.
+
+    A head of labels stays float32, as it is always trained.
+    """
     model = Decoder(architecture)
     weights = {name: tensor for name, tensor in read_tensors(folder).items() if "rotary_emb" not in name}
     if architecture.tied_head:
         one, other = "model.embed_tokens.weight", "lm_head.weight"
         weights |= {other: weights[one]} if one in weights else {one: weights[other]} if other in weights else {}
+    fresh: dict[str, Tensor] = {}
+    if head is not None and head.kind != "embedding":
+        weights.pop("lm_head.weight", None)
+        fresh = {f"score.{name}": tensor.detach() for name, tensor in put_head(model, head, seed).state_dict().items()}
+        weights = {**fresh, **weights}
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is not known to {architecture.family}" for name in weights if name not in expected]
@@ -65,8 +98,9 @@ def load_decoder(folder: Path, architecture: Architecture, dtype: torch.dtype) -
             where=str(folder),
             remedy="fetch the model again; config.json and the safetensors files belong together",
         )
-    model.load_state_dict({name: tensor.to(dtype) for name, tensor in weights.items()}, assign=True)
-    if architecture.tied_head:
+    kinds = {name: torch.float32 if name in fresh else dtype for name in weights}
+    model.load_state_dict({name: tensor.to(kinds[name]) for name, tensor in weights.items()}, assign=True)
+    if architecture.tied_head and not fresh:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.requires_grad_(False).eval()
 

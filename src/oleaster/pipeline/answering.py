@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
+from oleaster.pipeline.head_scoring import load_head
+from oleaster.pipeline.heads import head_behind
 from oleaster.pipeline.loading import load_artifact, load_tuned, recipe_of, refuse_adapter, use_threads
 
 if TYPE_CHECKING:
-    from oleaster.data.papers import Message
+    from oleaster.data.papers import Head, Message
     from oleaster.inference.predictor import Completion, Predictor, Sampling
 
 
@@ -23,6 +25,8 @@ class Assistant:
     predictor: Predictor
     tokenizer: Any
     config: Config
+    head: Head | None = None
+    """What answers in the place of the vocabulary: an answer is then a label, entities or a vector, all at once."""
 
     def answer(
         self,
@@ -36,10 +40,17 @@ class Assistant:
             on_text: called with each new piece of the answer as it comes.
         """
         from oleaster.data.encode import encode_prompt
+        from oleaster.data.encode_heads import encode_head_prompt
         from oleaster.inference.predictor import Sampling
 
-        ids = encode_prompt(prompt, self.tokenizer, self.config.data)
         sampling = sampling or Sampling(self.config.evaluation.max_new_tokens)
+        if self.head is not None:
+            ids = encode_head_prompt(prompt, self.tokenizer, self.config.data, self.head)
+            completion = self.predictor.generate([ids], sampling)[0]
+            if on_text:
+                on_text(completion.text)
+            return completion
+        ids = encode_prompt(prompt, self.tokenizer, self.config.data)
         stream = _stream(self.tokenizer, on_text) if on_text else None
         return self.predictor.generate([ids], sampling, stream)[0]
 
@@ -70,6 +81,9 @@ def load(path: Path | str, config: Config = Config(), adapter: str | None = None
     recipe = recipe_of(path, adapter)
     if recipe is not None:
         config = _with_recipe(recipe, config)
+    if (head := head_behind(path, adapter)) is not None:
+        found = load_head(path, config, head)
+        return Assistant(found, found.tokenizer, config, head)
     if Artifact.is_artifact(Path(path)):
         predictor, tokenizer = load_artifact(path, config, adapter)
         return Assistant(predictor, tokenizer, config)

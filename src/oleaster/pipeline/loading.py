@@ -14,18 +14,26 @@ from oleaster.core.line import Line
 from oleaster.core.run import Run
 
 if TYPE_CHECKING:
+    from oleaster.data.papers import Head
     from oleaster.inference.predictor import Predictor
     from oleaster.models.folder import ModelFolder
     from oleaster.models.loaded import LoadedModel
 
 
 def load_base(
-    config: Config, base: ModelFolder, tokenizer: Any, device: Any = None, *, whole: bool = False
+    config: Config,
+    base: ModelFolder,
+    tokenizer: Any,
+    device: Any = None,
+    *,
+    whole: bool = False,
+    head: Head | None = None,
 ) -> tuple[LoadedModel, str]:
     """The base with its weights read, and why it has the number type it has.
 
     Args:
         whole: weights of the base are trained, so they are float32.
+        head: what answers in the place of the vocabulary.
     """
     import torch
 
@@ -38,7 +46,7 @@ def load_base(
     facts = base.config()
     wanted = "bfloat16" if config.training.bf16 else config.model.dtype
     dtype, why = (torch.float32, "what is trained is float32") if whole else choose_dtype(wanted, facts, device)
-    model, why_generic = load_weights(base.folder, dtype, config.model.trust_remote_code)
+    model, why_generic = load_weights(base.folder, dtype, config.model.trust_remote_code, head, config.seed)
     loaded = LoadedModel(
         model=model.to(device),
         tokenizer=tokenizer,
@@ -86,10 +94,10 @@ def refuse_adapter(path: Path | str, adapter: str | None) -> None:
         raise ConfigError(message, where="--adapter", remedy="oleaster generate-adapter makes one; a run has its own")
 
 
-def load_tuned(path: Path | str, config: Config) -> LoadedModel:
-    """The base of a run with its adapter attached; or a plain model."""
+def load_tuned(path: Path | str, config: Config, head: Head | None = None) -> LoadedModel:
+    """The base of a run with its head and its adapter; or a plain model."""
     base, adapter = parts(path, config)
-    loaded = load_part(base, config)
+    loaded = load_part(base, config, head)
     if adapter is not None:
         attach(loaded, adapter)
     return loaded
@@ -138,7 +146,7 @@ def load_artifact(path: Path | str, config: Config, adapter: str | None = None) 
     return TorchPredictor(loaded, artifact.folder.name), loaded.tokenizer
 
 
-def load_part(source: str, config: Config) -> LoadedModel:
+def load_part(source: str, config: Config, head: Head | None = None) -> LoadedModel:
     """A model without an adapter, checked before its weights are read. Raises: ModelError."""
     from oleaster.models.sanity import check
     from oleaster.models.source import resolve
@@ -147,7 +155,7 @@ def load_part(source: str, config: Config) -> LoadedModel:
     base = resolve(config.model.model_copy(update={"model_name_or_path": source}))
     tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
     check(base, tokenizer, config.model.trust_remote_code)
-    return load_base(config, base, tokenizer)[0]
+    return load_base(config, base, tokenizer, head=head)[0]
 
 
 def attach(loaded: LoadedModel, adapter: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from oleaster.config.load import load_config
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, DataError, UserError
+from oleaster.pipeline.head_scoring import evaluate_head
+from oleaster.pipeline.heads import head_behind
 from oleaster.pipeline.loading import (
     attach,
     load_artifact,
@@ -22,7 +24,7 @@ from oleaster.pipeline.loading import (
 from oleaster.pipeline.rows import rows_to_ask
 
 if TYPE_CHECKING:
-    from oleaster.data.papers import Encoded, Example
+    from oleaster.data.papers import Encoded, Example, Head
     from oleaster.evaluation.report import Report
     from oleaster.inference.predictor import Predictor
     from oleaster.inference.torch_predictor import TorchPredictor
@@ -74,6 +76,8 @@ def score(
 
     load_plugins(config.plugins)
     check_metrics(config.evaluation.metrics)
+    if (head := head_behind(path, adapter) or _embedding(config)) is not None:
+        return evaluate_head(path, config, head, base, output, rows)
 
     def scored(predictor: Predictor, folder: str) -> Report:
         where = None if output is None else output / folder
@@ -122,6 +126,13 @@ def default_output(path: Path | str) -> Path:
     """Where the evaluation of something that is no run is kept: an exported model ships without its test rows."""
     place = Path(path)
     return Path("evaluations") / (place.resolve().name if place.exists() else str(path).replace("/", "--"))
+
+
+def _embedding(config: Config) -> Head | None:
+    """The one head that any language model has without training."""
+    from oleaster import tasks
+
+    return tasks.head(config) if config.task.type == "embedding" else None
 
 
 Choices = tuple[tuple[int, ...], ...]

@@ -16,9 +16,11 @@ from oleaster.pipeline.loading import load_base
 
 if TYPE_CHECKING:
     from oleaster.data.encode import EncodedData
+    from oleaster.data.papers import Head
     from oleaster.data.prepare import Prepared
     from oleaster.models.folder import ModelFolder
     from oleaster.models.loaded import LoadedModel
+    from oleaster.training.criterion import Criterion
 
 
 @dataclass(frozen=True)
@@ -26,34 +28,61 @@ class Ready:
     """Everything checked that can be checked before weights are read."""
 
     config: Config
-    """With the shape of the rows and the use of the chat template decided."""
+    """With all decided that the rows decide: their shape, the chat template, labels, instruction."""
     base: ModelFolder
     tokenizer: Any
     prepared: Prepared
     data: EncodedData
+    head: Head | None = None
+    """What answers in the place of the vocabulary."""
+    aim: Criterion | None = None
+    """What is minimised; None: the language model's cross-entropy."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self.prepared.notes, *self.data.notes)
+        return (*self.prepared.notes, *self.data.notes, *(self.aim.notes if self.aim else ()))
 
 
 def get_ready(config: Config) -> Ready:
-    """Find the base model, read and encode the rows. Raises: ConfigError, DataError, ModelError; nothing is written."""
+    """Find the base model, read and encode the rows, try the loss.
+
+    Raises: ConfigError, DataError, ModelError; nothing is written.
+    """
+    from oleaster import tasks
     from oleaster.core.plugins import load_plugins
     from oleaster.data.encode import encode_all
+    from oleaster.data.encode_heads import encode_all_for_head
     from oleaster.data.prepare import prepare
     from oleaster.models.sanity import check
     from oleaster.models.source import resolve
     from oleaster.models.tokenizer import load_tokenizer
+    from oleaster.pipeline.aims import check_teacher
+    from oleaster.pipeline.heads import check_base
 
     load_plugins(config.plugins)
     _refuse_adapted_base(config)
     prepared = prepare(config.data, config.seed)
+    settled = tasks.settle(config, prepared)
+    head = tasks.head(settled)
     base = resolve(config.model)
     tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
     check(base, tokenizer, config.model.trust_remote_code)
-    data = encode_all(prepared, tokenizer)
-    return Ready(config.model_copy(update={"data": data.config}), base, tokenizer, prepared, data)
+    check_base(base, head)
+    check_teacher(config, tokenizer)
+    if head is None:
+        data = encode_all(prepared, tokenizer, settled.data)
+    else:
+        data = encode_all_for_head(prepared, tokenizer, settled.data, head)
+    return _aimed(Ready(config, base, tokenizer, prepared, data, head), config)
+
+
+def _aimed(ready: Ready, config: Config) -> Ready:
+    """`ready` for `config`, which may differ in what the rows do not depend on: its loss is tried."""
+    from oleaster import tasks
+    from oleaster.pipeline.aims import read_aim
+
+    settled = tasks.settle(config, ready.prepared).model_copy(update={"data": ready.data.config})
+    return replace(ready, config=settled, aim=read_aim(settled, ready.base, ready.head, ready.data.train))
 
 
 def _refuse_adapted_base(config: Config) -> None:
@@ -94,21 +123,21 @@ class Shelf:
         self._ready.move_to_end(key)
         while len(self._ready) > self.KEPT_ROWS and not self._together:
             self._ready.popitem(last=False)
-        found = self._ready[key]
-        return replace(found, config=config.model_copy(update={"data": found.data.config}))
+        return _aimed(self._ready[key], config)
 
     @contextmanager
     def base(self, config: Config, ready: Ready, device: Any, *, whole: bool) -> Iterator[tuple[LoadedModel, str]]:
         """The base and why it has its number type. What is attached in the block comes off when the block ends.
 
         Args:
-            whole: weights of the base are trained: it is read for this block alone.
+            whole: weights of the base are trained: it is read for this block alone, as is one with a head of labels.
         """
         from oleaster.methods.restored import restored
         from oleaster.models.joint import share_base
 
-        if whole:
-            yield load_base(config, ready.base, ready.tokenizer, device, whole=True)
+        labelled = ready.head is not None and ready.head.kind != "embedding"
+        if whole or labelled:  # a head of labels is trained whole
+            yield load_base(config, ready.base, ready.tokenizer, device, whole=whole, head=ready.head)
             return
         key = f"{_key(config, _NOT_THE_BASE)} {config.training.bf16} {config.method.type} {device}"
         if self._base is None or self._base[0] != key:
@@ -132,11 +161,12 @@ class Shelf:
 
         from oleaster.pipeline.loading import attach, load_tuned
 
-        if not run.adapter.is_dir():
-            yield load_tuned(run.folder, config)
+        ready = self.ready(config)
+        if not run.adapter.is_dir() or ready.head is not None:
+            yield load_tuned(run.folder, config, ready.head)
             return
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with self.base(config, self.ready(config), device, whole=False) as (loaded, _):
+        with self.base(config, ready, device, whole=False) as (loaded, _):
             attach(loaded, run.adapter)
             yield loaded
 

@@ -66,6 +66,8 @@ def _tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[De
     from oleaster.config.load import replace as with_settings
     from oleaster.config.rules import TO_FINETUNE, check
     from oleaster.methods import get_method, trainable_parameters
+    from oleaster.pipeline.aims import load_teacher, objective
+    from oleaster.pipeline.heads import train_head
     from oleaster.training.checkpoint import Checkpoints
     from oleaster.training.cluster import Cluster
     from oleaster.training.loop import training
@@ -94,6 +96,8 @@ def _tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[De
         loaded, why_dtype = lent.enter_context(base)
         model: Any = loaded.model
         method.attach(model.hub_model, config.seed)
+        train_head(model, ready.head)
+        loss = objective(ready.aim, config, ready.head, ready.data.train, load_teacher(measured, cluster.device))
         model.gradient_checkpointing = config.training.gradient_checkpointing
         model.neftune_noise_alpha = config.training.neftune_noise_alpha
         opened: list[Any] = []
@@ -119,6 +123,7 @@ def _tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[De
                 settings=_settings(ready, loaded),
                 sinks=all_sinks,
                 places=[example.source for example in ready.prepared.train],
+                loss=loss,
                 cluster=cluster,
             )
         finally:
@@ -181,6 +186,7 @@ def _write_results(run: Run, ready: Ready, loaded: LoadedModel, method: Any, out
     from oleaster.methods import count
     from oleaster.models.card import model_card
     from oleaster.models.folder import write_companions, write_model_folder
+    from oleaster.pipeline.heads import write_head_files
 
     model: Any = loaded.model
     config, base = ready.config, ready.base
@@ -190,6 +196,7 @@ def _write_results(run: Run, ready: Ready, loaded: LoadedModel, method: Any, out
     else:
         method.save(model.hub_model, run.adapter, base.source, base.revision)
         write_model_folder(base, run.model)
+    write_head_files(run.model, run.adapter, base, ready.tokenizer, ready.head)
     trained, everything = count(model)
     summary = {
         **{name: value for name, value in asdict(outcome).items() if name != "best"},
@@ -203,8 +210,9 @@ def _write_results(run: Run, ready: Ready, loaded: LoadedModel, method: Any, out
     }
     scores = []
     if outcome.best:
-        scores = [{"split": "validation", "metric": "loss (nats per token)", "tuned": f"{outcome.best.loss:.4f}"}]
-    settings = {k: v for k, v in leaf_values(config).items() if k not in ("data_files", "text_template")}
+        per = "nats per token" if ready.aim is None else f"{ready.aim.name}, per {ready.aim.unit}"
+        scores = [{"split": "validation", "metric": f"loss ({per})", "tuned": f"{outcome.best.loss:.4f}"}]
+    settings = {k: v for k, v in leaf_values(config).items() if k not in ("data_files", "text_template", "labels")}
     card = model_card(
         base,
         name=config.task_name or run.folder.name,

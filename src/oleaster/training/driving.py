@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from oleaster.data.batch import Batch
 from oleaster.models.joint import Joint, why_not_together
 from oleaster.training.checkpoint import Best
-from oleaster.training.losses import LossSum
-
-Loss = Callable[[nn.Module, Batch], LossSum]
+from oleaster.training.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Demand:
     batches: Sequence[Batch]
     """The forward passes of this process; their gradients add up."""
     count: float
-    """What the summed loss is divided by: the targets of the step, all processes together."""
+    """What the summed loss is divided by: the targets (or pairs) of the step, all processes together."""
     loss: Loss
 
 

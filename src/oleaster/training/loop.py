@@ -21,8 +21,8 @@ from oleaster.data.batch import Batch, pack
 from oleaster.data.papers import Encoded
 from oleaster.training.checkpoint import Best, Checkpoints, DataPosition, TrainState, capture_rng, restore_rng
 from oleaster.training.cluster import Cluster
-from oleaster.training.driving import Answer, Demand, Loss, Outcome, Training, drive
-from oleaster.training.losses import LossSum, cross_entropy
+from oleaster.training.driving import Answer, Demand, Outcome, Training, drive
+from oleaster.training.losses import Loss, LossSum, cross_entropy
 from oleaster.training.optimizers import make_optimizer, make_schedule
 from oleaster.training.order import Plan, rows_of_step, seed_of_step
 from oleaster.training.reports import EvalReport, Notice, Sink, StepReport
@@ -199,7 +199,7 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
           places: Sequence[str]) -> Generator[Demand, Answer, tuple[float, bool]]:  # fmt: skip
     """Get the gradient of one optimiser step and clip it. Returns its norm before clipping, and the wish to stop."""
     batches = [pack(part) for part in group if part]
-    count = cluster.sum(sum(len(batch.target_ids) for batch in batches))
+    count = cluster.sum(sum(batch.units for batch in batches))
     total, stop = yield Demand(model, batches, count, loss)
     cluster.sum_gradients(parameters.values())
     norm = float(nn.utils.clip_grad_norm_(parameters.values(), config.training.max_grad_norm or math.inf))
@@ -212,7 +212,7 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
         raise _not_finite(progress.step, value, norm, batches, places)
     inputs = cluster.sum(sum(len(batch.ids) for batch in batches))
     for sums in (progress.since_log, progress.since_eval, progress.overall):
-        sums.add(value, int(count), int(inputs), int(cluster.sum(sum(len(batch) for batch in batches))))
+        sums.add(value, int(count), int(inputs), int(cluster.sum(sum(batch.examples for batch in batches))))
     return norm, stop
 
 

@@ -64,5 +64,6 @@ def hash_rows(rows: Sequence[Encoded]) -> str:
     """Sixteen hex digits that change when any token or target does."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(repr((row.input_ids, row.targets)).encode())
+        further = (row.sources, row.pair and (row.pair.input_ids, row.pair.sources), row.similarity)
+        digest.update(repr((row.input_ids, row.targets, *(further if any(further) else ()))).encode())
     return digest.hexdigest()[:16]

@@ -60,7 +60,7 @@ def test_known_columns(row: dict[str, Any], shape: str, said: list[str]) -> None
         {"text": "t", "intent": "i"},
         {"text": "t", "input": "q", "output": "a"},
         {"prompt": "q", "input": "p", "output": "a"},
-        {"tokens": "t", "tags": "u"},
+        {"tokens": "t", "marks": "u"},
         {"messages": [], "prompt": "q", "completion": "a"},
     ],
 )

@@ -1,0 +1,134 @@
+"""Heads from the command line, and the same files in plain transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from command_line import Program
+from peft import PeftModel
+
+from oleaster.data.encode_heads import encode_head_prompt
+from oleaster.pipeline import load
+
+TUTORIAL = """
+import torch
+import torch.nn as nn
+
+class CustomContrastiveLoss(nn.Module):
+    def __init__(self, margin=1.0):
+        super(CustomContrastiveLoss, self).__init__()
+        self.margin = margin
+
+    def forward(self, output1, output2, label):
+        euclidean_distance = nn.functional.pairwise_distance(output1, output2)
+        loss_contrastive = torch.mean((1-label) * torch.pow(euclidean_distance, 2) +
+                                    (label) * torch.pow(torch.clamp(self.margin - euclidean_distance, min=0.0), 2))
+        return loss_contrastive
+"""
+"""As it stands in the tutorial."""
+STEPS = (
+    "--max_steps=16",
+    "--eval_steps=8",
+    "--learning_rate=1e-2",
+    "--per_device_train_batch_size=8",
+    "--num_threads=1",
+)
+SIDES = ("a cat sits", "a dog runs", "rain falls", "the train leaves")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def classifier(program: Program, needed: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heads") / "tone"
+    command = (*needed, "--task", "classification", "--head", "sequence", "--class_weights", "balanced")
+    program(*command, "-o", folder, cwd=folder.parent)
+    return folder
+
+
+def test_a_sequence_head_answers_with_labels(program: Program, classifier: Path) -> None:
+    said = program("generate", classifier, "give me my money", cwd=classifier.parent).stdout.strip()
+    assert said in ("angry", "friendly", "neutral")
+    shown = program("evaluate", classifier, cwd=classifier.parent).stdout
+    assert "accuracy" in shown
+    assert "tuned" in shown
+    assert "base" not in shown.splitlines()[0]
+    report = json.loads((classifier / "predictions/tuned/report.json").read_text())
+    assert report["labels"] == ["angry", "friendly", "neutral"]
+    assert report["metrics"]["outside_labels"]["value"] == 0.0
+
+
+def test_plain_transformers_gives_the_same_logits(classifier: Path) -> None:
+    own = transformers.AutoModelForSequenceClassification.from_pretrained(classifier / "model")
+    plain = PeftModel.from_pretrained(own, classifier / "adapter").eval()
+    assert own.config.label2id == {"angry": 0, "friendly": 1, "neutral": 2}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(classifier / "model")
+    ours = load(classifier)
+    texts = ["give me my money", "have a lovely day, you", "x"]
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = plain(**inputs).logits
+    assert ours.head is not None
+    ids = [encode_head_prompt(text, ours.tokenizer, ours.config.data, ours.head) for text in texts]
+    found: Any = ours.predictor
+    logits = torch.tensor([read[0].tolist() for read in found._read(ids, [[len(i) - 1] for i in ids])])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_head_answers_with_entities(program: Program, tiny: Path, tmp_path: Path) -> None:
+    rows = [
+        {"tokens": [f"{i}", name, *rest, "ran"], "tags": ["O", "B-person", *["I-person"] * len(rest), "O"]}
+        for i in range(10)
+        for name, *rest in (["Ada"], ["Bob", "Ross"], ["Cleo"])
+    ]
+    data = write(tmp_path / "tagged.jsonl", rows)
+    run = tmp_path / "run"
+    program("finetune", "-m", tiny, "-d", data, "--task=extraction", "--head=token", *STEPS, "-o", run, cwd=tmp_path)
+    said = program("generate", run, "7 Bob Ross ran", cwd=tmp_path).stdout
+    assert json.loads(said) == {"person": ["Bob Ross"]}
+    assert "entity f1" in program("evaluate", run, cwd=tmp_path).stdout
+    answers = (run / "predictions/tuned/predictions.jsonl").read_text().splitlines()
+    assert {type(json.loads(json.loads(line)["prediction"])) for line in answers} == {dict}
+    own = transformers.AutoModelForTokenClassification.from_pretrained(run / "model")
+    assert own.config.id2label == {0: "O", 1: "B-person", 2: "I-person"}
+    assert json.loads((run / "adapter/adapter_config.json").read_text())["task_type"] == "TOKEN_CLS"
+    PeftModel.from_pretrained(own, run / "adapter")
+
+
+def test_the_tutorials_loss_from_its_file(program: Program, tiny: Path, tmp_path: Path) -> None:
+    rows = [
+        {"sentence1": f"{a} {i}", "sentence2": f"{b} now {i}", "score": 5.0 * (a == b)}
+        for i in range(3)
+        for a in SIDES
+        for b in SIDES
+    ]
+    data, loss = write(tmp_path / "pairs.jsonl", rows), tmp_path / "custom_loss.py"
+    loss.write_text(TUTORIAL)
+    command = ("finetune", "-m", tiny, "-d", data, "--task", "embedding", "--loss", f"{loss}:CustomContrastiveLoss")
+    shown = program(*command, *STEPS, "-o", tmp_path / "run", cwd=tmp_path)
+    assert "a label of 1 means 'different' to the loss" in shown.stdout + shown.stderr
+    losses = [e["loss"] for e in map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines()) if "loss" in e]
+    assert losses[-1] < 0.8 * losses[0]
+    vector = json.loads(program("generate", tmp_path / "run", "a cat sits", cwd=tmp_path).stdout)
+    assert len(vector) == 64
+    assert sum(x * x for x in vector) == pytest.approx(1.0, abs=1e-4)
+    shown = program("evaluate", tmp_path / "run", cwd=tmp_path).stdout
+    assert shown.splitlines()[0].split()[1:3] == ["base", "tuned"]
+
+
+def test_a_wrong_loss_is_refused_before_anything_is_made(program: Program, needed: tuple[str, ...], tmp_path) -> None:
+    loss = tmp_path / "mine.py"
+    loss.write_text("def mine(logits, target, weights):\n    return logits.sum()\n")
+    command = (*needed, "--loss", f"{loss}:mine", "-o", tmp_path / "run")
+    shown = program(*command, cwd=tmp_path, code=2)
+    assert "wants weights" in shown.stderr
+    assert "given logits, targets" in shown.stderr
+    assert not (tmp_path / "run").exists()
