@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         generate_adapter,
         load,
         plan,
+        run_search,
         verify,
     )
 
@@ -53,6 +54,7 @@ __all__ = [
     "load_config",
     "plan",
     "replace",
+    "run_search",
     "save_config",
     "verify",
 ]
@@ -75,6 +77,7 @@ _HOMES = {
     "load_config": "config.load",
     "plan": "pipeline",
     "replace": "config.load",
+    "run_search": "pipeline",
     "save_config": "config.load",
     "verify": "pipeline",
 }

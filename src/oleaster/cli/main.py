@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "run": "Do all that a recipe says: train, evaluate, export, passes of your own",
     "plan": "Say before a training what it will take: a few real steps, then time, memory and which methods fit",
     "init": "Write a first recipe for rows, with a reason for each setting",
+    "search": "Look for the best settings: many trainings, the best one kept",
     "check": "Say whether a recipe can be done, without loading a model",
     "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
     "compare": "Say which of two models is better, or how many rows it would take to tell",

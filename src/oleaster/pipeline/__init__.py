@@ -8,6 +8,7 @@
     load(path)                       Run, model or artifact -> answers                        answering.py
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
+    run_search(config)               many trainings -> the best Run                           searching.py
     run(config)                      a recipe's passes in order -> Line                       line.py
     report_data(files, config)       rows -> what would harm training; clean_data,            curating.py
                                      split_data, augment_data beside it
@@ -23,6 +24,8 @@ from oleaster.pipeline.forecast import Forecast, forecast
 from oleaster.pipeline.line import foresee, run
 from oleaster.pipeline.measuring import evaluate_model
 from oleaster.pipeline.scoring import evaluate
+from oleaster.pipeline.search_plan import plan_search
+from oleaster.pipeline.searching import run_search
 from oleaster.pipeline.shelf import Shelf, get_ready
 from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
 from oleaster.pipeline.tuning import Preview, finetune, finetune_together, plan
@@ -45,8 +48,10 @@ __all__ = [
     "get_ready",
     "load",
     "plan",
+    "plan_search",
     "report_data",
     "run",
+    "run_search",
     "split_data",
     "verify",
 ]

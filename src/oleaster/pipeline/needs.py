@@ -69,6 +69,8 @@ def _extras(config: Config) -> dict[str, str]:
         wanted[extra] = f"passes {', '.join(exports)}"
     if "tensorboard" in config.watch.report_to:
         wanted["tensorboard"] = "report_to tensorboard"
+    if config.search_space:
+        wanted["ray" if config.search_strategy.engine == "ray" else "search"] = "search_space"
     return wanted
 
 

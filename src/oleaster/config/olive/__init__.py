@@ -34,14 +34,18 @@ WORDS = (
     "workflow_host",
     "azureml_client",
     "auto_optimizer_config",
-    "search_space",
     *ENGINE,
 )
 """Top-level keys that only Olive has."""
+_SEARCH = ("execution_order", "sampler", "sampler_config", "max_samples", "max_iter", "max_time", "stop_when_goals_met")
+"""What only Olive's `search_strategy` says."""
 
 
 def speaks(key: str, node: yaml.Node) -> bool:
-    """Is this entry of a config in Olive's words? `model` and `passes` are words of both languages."""
+    """Is this entry of a config in Olive's words? Some keys are words of both languages."""
+    if key == "search_strategy":
+        inner = plain(node)
+        return not isinstance(inner, dict) or not inner.keys().isdisjoint(_SEARCH)
     if key == "model":
         inner = plain(node)
         return isinstance(inner, dict) and not inner.keys().isdisjoint({"type", "config", "model_path"})
@@ -83,10 +87,10 @@ def translate(path: Path, entries: Sequence[tuple[yaml.Node, yaml.Node]], recipe
     if evaluated and steps.steps:
         settings = {"base": base.text.lower()} if base else {}
         recipe.values["passes"] = [*steps.written(), {"evaluate": settings} if settings else "evaluate"]
-    for word in ("search_strategy", "search_space"):
-        found = top.take(word)
-        if found is not None and found.text.lower() != "false":
-            top.problem(found.where, "a search is not understood here", "leave it out")
+    found = top.take("search_strategy")
+    if found is not None and found.text.lower() not in ("false", "null", "none", ""):
+        remedy = "search_strategy: {type: tpe, num_trials: 20}, a search_space, and oleaster search"
+        top.problem(found.where, "a search over Olive's passes has no equal here; settings are searched", remedy)
     if name := top.take("workflow_id"):
         top.enter("task_name", name)
     top.close((*WORDS, *NAMES), remedies())

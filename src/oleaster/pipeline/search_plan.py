@@ -1,0 +1,67 @@
+"""What is to be searched and what for, checked; the study opened. The beginning of every process of a search."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oleaster.config.load import replace
+from oleaster.config.rules import TO_FINETUNE, check
+from oleaster.config.schema import Config
+from oleaster.core.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from oleaster.config.search import Dimension
+    from oleaster.search.papers import Objective
+    from oleaster.search.study import Study
+
+_EXAMPLE = "search_space: {learning_rate: {type: float, low: 1e-5, high: 1e-3, log: true}, lora_r: [8, 16, 32]}"
+
+
+def plan_search(config: Config) -> tuple[list[Dimension], tuple[Objective, ...]]:
+    """(what is searched, what for), everything checked that can be without model and rows.
+
+    Raises: UserError, all problems of a kind together.
+    """
+    from oleaster.config.space import dimensions
+    from oleaster.core.plugins import load_plugins
+    from oleaster.evaluation.metrics import full_name, metrics
+    from oleaster.search.objectives import read_objectives
+    from oleaster.search.points import check_points
+
+    check(config, TO_FINETUNE)
+    _need_optuna(config)
+    found = dimensions(config)
+    if not found:
+        raise ConfigError("nothing is searched", where="search_space", remedy=_EXAMPLE)
+    load_plugins(config.plugins)
+    objectives = read_objectives(config, metrics, full_name)
+    check_points(config, found)
+    return found, objectives
+
+
+def open_study(folder: Path, config: Config, dimensions: list[Dimension], objectives: tuple[Objective, ...]) -> Study:
+    """The study in a claimed folder; its trials share the machine."""
+    from oleaster.search.study import Study
+
+    shared = replace(config, num_threads=threads_of(config))
+    return Study(folder, shared, dimensions, objectives)
+
+
+def threads_of(config: Config) -> int:
+    """CPU threads of each worker: as the recipe says, else an equal share."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.training.num_threads or max(1, usable // config.search_strategy.workers)
+
+
+def _need_optuna(config: Config) -> None:
+    import importlib.util
+
+    for package in ("optuna", *(["cmaes"] if config.search_strategy.type == "cma" else [])):
+        if importlib.util.find_spec(package) is None:
+            remedy = 'pip install "oleaster[search]"'
+            raise MissingExtraError(f"the package {package} is not installed", where="search", remedy=remedy)
+    if config.search_strategy.engine == "ray" and importlib.util.find_spec("ray") is None:
+        remedy = 'pip install "oleaster[ray]"'
+        raise MissingExtraError("the package ray is not installed", where="search_engine ray", remedy=remedy)

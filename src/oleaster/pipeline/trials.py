@@ -1,0 +1,123 @@
+"""One trial: trained, watched, pruned or measured."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from oleaster.config.schema import Config
+from oleaster.core.errors import FidelityError, NonFiniteError, UserError
+from oleaster.core.files import remove_folder
+from oleaster.core.run import Run
+from oleaster.pipeline.measures import measure, seconds_of
+from oleaster.search.papers import Trial, TrialEnds, TrialValidated, Watch
+from oleaster.search.points import recipe_of_point
+
+if TYPE_CHECKING:
+    from oleaster.pipeline.shelf import Shelf
+    from oleaster.search.study import Study, Taken
+
+
+class Pruned(Exception):  # noqa: N818  no error, like StopIteration
+    """The trial that is being trained is poor."""
+
+
+class OutOfTime(Exception):  # noqa: N818  likewise
+    """The budget is used up."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a search stops; None = never."""
+
+    at: float | None
+    """`time.monotonic()`"""
+
+    @classmethod
+    def after(cls, minutes: float | None) -> Deadline:
+        return cls(None if minutes is None else time.monotonic() + 60 * minutes)
+
+    @property
+    def is_past(self) -> bool:
+        return self.at is not None and time.monotonic() > self.at
+
+
+def run_trial(study: Study, taken: Taken, shelf: Shelf, deadline: Deadline, watch: Watch) -> Trial:
+    """Train a trial, measure it, and tell the study. A trial that was broken off goes on from its last checkpoint.
+
+    Raises:
+        OutOfTime, KeyboardInterrupt: the trial is unfinished and given up; its checkpoints are kept.
+        RunError: the disk is full, or so; the trial is given up likewise.
+    """
+    if taken.twin is not None:
+        twin = study.trial(taken.twin)
+        return study.tell(taken, twin.values, 0.0, f"has the settings of trial {twin.number}")
+    try:
+        config = recipe_of_point(study.config, taken.point, taken.folder)
+        run = _train(study, taken, config, shelf, deadline, watch)
+        values = measure(run, config, study.dimensions, study.objectives, shelf)
+    except Pruned as reason:
+        _forget_checkpoints(Run(taken.folder))
+        return study.tell_pruned(taken, seconds_of(Run(taken.folder)), str(reason))
+    except (UserError, NonFiniteError, FidelityError) as error:
+        # Settings that do not go together, or a rate so high that nothing is left: not an end of the search.
+        return study.tell_failed(taken, str(error))
+    except BaseException:
+        taken.let_go()
+        raise
+    _forget_checkpoints(run)
+    return study.tell(taken, values, values["train_seconds"])
+
+
+def _train(study: Study, taken: Taken, config: Config, shelf: Shelf, deadline: Deadline, watch: Watch) -> Run:
+    from oleaster.pipeline.tuning import finetune
+    from oleaster.training.reports import EvalReport
+
+    validation = 0
+
+    def sink(event: Any) -> None:
+        nonlocal validation
+        if isinstance(event, EvalReport):
+            validation = _validations(config, event)
+            watch(TrialValidated(taken.number, validation, event.eval_loss, event.step / event.total_steps))
+            if study.report(taken, validation, event.eval_loss) and event.step < event.total_steps:
+                raise Pruned(f"loss {event.eval_loss:.4f} at validation {validation}, others did better")
+        if deadline.is_past:
+            raise OutOfTime
+
+    return finetune(config, [sink], shelf)
+
+
+def _validations(config: Config, event: Any) -> int:
+    """Which validation of its training this is, from 1."""
+    if config.watch.eval_steps:
+        return -(-event.step // config.watch.eval_steps)
+    return max(1, round(2 * event.epoch))
+
+
+def _forget_checkpoints(run: Run) -> None:
+    if run.checkpoints.is_dir():
+        remove_folder(run.checkpoints)
+
+
+def work(study: Study, shelf: Shelf, deadline: Deadline, watch: Watch) -> None:
+    """Take trials and train them until no more are wanted, or the time is over."""
+    from oleaster.search.papers import SearchNote, TrialBegins
+
+    with suppress(OutOfTime):
+        while not deadline.is_past:
+            taken = study.take()
+            if taken is None:
+                return
+            watch(TrialBegins(taken.number, taken.point, taken.continued))
+            trial = run_trial(study, taken, shelf, deadline, watch)
+            watch(end_of(study, trial))
+    watch(SearchNote("the budget is used up; --resume goes on from here"))
+
+
+def end_of(study: Study, trial: Trial) -> TrialEnds:
+    """What is told of a trial that has ended."""
+    aims = {o.name: trial.values[o.name] for o in study.objectives if o.name in trial.values}
+    return TrialEnds(trial, aims, trial.number in {best.number for best in study.best()})
