@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "check": "Say whether a recipe can be done, without loading a model",
     "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
     "compare": "Say which of two models is better, or how many rows it would take to tell",
+    "benchmark": "Score a model in established benchmarks (lm-evaluation-harness)",
     "sheet": "Make a blind sheet for people to judge two models by",
     "unblind": "Read the judges' sheets back: who was preferred, and do they agree",
     "generate": "Answer one prompt",

@@ -93,7 +93,8 @@ class TorchPredictor:
         for index, (ids, targets) in enumerate(rows):
             if targets and targets[0] < 1:
                 problems.append(DataError("the first token is a target, but nothing predicts it", where=f"row {index}"))
-            if context is not None and len(ids) > context:
+            # The last target itself never enters the model, nor what follows it.
+            if context is not None and targets and targets[-1] > context:
                 found = f"{len(ids)} tokens, the model's context is {context}"
                 problems.append(DataError(found, where=f"row {index}", remedy="use a smaller max_length"))
         collect(problems)

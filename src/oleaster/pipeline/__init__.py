@@ -5,6 +5,7 @@
     forecast(config)                 a few real steps -> time, memory, which methods fit      forecast.py
     evaluate(path, config)           Run, model or artifact -> Report                         scoring.py
     evaluate_model(path, rows)       the same for rows in memory, one report                  measuring.py
+    benchmark(path, plan)            Run, model or artifact in established benchmarks         benchmarking.py
     load(path)                       Run, model or artifact -> answers                        answering.py
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
@@ -19,6 +20,7 @@ Each function takes the typed `Config` and calls one room after the other; the r
 """
 
 from oleaster.pipeline.answering import Assistant, load
+from oleaster.pipeline.benchmarking import benchmark
 from oleaster.pipeline.curating import augment_data, clean_data, report_data, split_data
 from oleaster.pipeline.forecast import Forecast, forecast
 from oleaster.pipeline.line import foresee, run
@@ -37,6 +39,7 @@ __all__ = [
     "Shelf",
     "augment_data",
     "auto_opt",
+    "benchmark",
     "clean_data",
     "evaluate",
     "evaluate_model",
