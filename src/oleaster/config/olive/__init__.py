@@ -51,6 +51,8 @@ def speaks(key: str, node: yaml.Node) -> bool:
         return isinstance(inner, dict) and not inner.keys().isdisjoint({"type", "config", "model_path"})
     if key == "passes":
         return isinstance(node, yaml.MappingNode) and any(_is_pass(value) for _, value in node.value)
+    if key in ("search_strategy", "search_space"):
+        return not isinstance(node, yaml.MappingNode)  # Olive's `false`; a block is ours
     return key in WORDS
 
 
