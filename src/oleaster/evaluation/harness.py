@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Any
 
 from lm_eval import utils
-from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
@@ -62,7 +61,7 @@ class HarnessModel(TemplateLM):
             continue_final_message=not add_generation_prompt,
         )
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """ln p of whole texts, in windows that meet without overlap where a text is longer than the context."""
         windows: list[tuple[int, list[int], list[int]]] = []
         for place, request in enumerate(requests):
@@ -79,14 +78,14 @@ class HarnessModel(TemplateLM):
             totals[place] += total
         return totals
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers, cut where a stop text begins. Requests that ask alike are asked together."""
         answers: dict[int, str] = {}
         ending = self.tokenizer.decode([self.eot_token_id])
         order = sorted(range(len(requests)), key=lambda i: repr(requests[i].args[1]))
         for _, same in groupby(order, key=lambda i: repr(requests[i].args[1])):
             places = list(same)
-            wanted = dict(normalize_gen_kwargs(requests[places[0]].args[1], ANSWER_TOKENS))
+            wanted: Any = dict(normalize_gen_kwargs(requests[places[0]].args[1], ANSWER_TOKENS))
             stop = handle_stop_sequences(list(wanted["until"]), eos=ending)
             room = self.context - wanted["max_gen_toks"]
             prompts = [self.tok_encode(requests[i].args[0])[-room:] for i in places]
@@ -101,7 +100,7 @@ class HarnessModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """(ln p of the second part after the first, was it the likeliest) of each request."""
         rows = []
-        for _, before, text in requests:
+        for _texts, before, text in requests:
             ids = (before + text)[-(self.context + 1) :]  # the last token is asked for, not read
             rows.append((ids, range(max(1, len(ids) - len(text)), len(ids))))
         return [(score.total, score.correct == score.count) for score in self.predictor.score(rows)]
