@@ -15,6 +15,7 @@ from oleaster.config.schema import ExportConfig
 from oleaster.data.papers import Encoded
 from oleaster.exporting.export import export
 from oleaster.exporting.gguf_file import write_gguf
+from oleaster.exporting.ladder import Model
 from oleaster.exporting.layouts.gguf import unpacked
 from oleaster.exporting.rungs import TorchModel
 from oleaster.inference.llama_cpp_predictor import FILE, LlamaCppPredictor, llama_cpp_is_there
@@ -48,6 +49,11 @@ ONLY_LLAMA_CPP: dict[str, tuple[str, dict[str, Any]]] = {
 needs_llama_cpp = pytest.mark.skipif(not llama_cpp_is_there(), reason="llama-cpp-python is not installed")
 
 
+def logits_of(model: Model) -> np.ndarray:
+    (found,) = model.target_logits([(IDS, TARGETS)])
+    return found
+
+
 def with_words(folder: Path) -> Path:
     """llama.cpp wants a tokenizer that merges something and splits words in a way it knows."""
     path = folder / "tokenizer.json"
@@ -70,7 +76,7 @@ def test_transformers_reads_the_same_model(family: str, precision: str, toleranc
     base = tiny(name, tmp_path / "base", **overrides)
     write_gguf(base, tmp_path / "model.gguf", precision)
     truth, read = TorchModel(base), unpacked(tmp_path)
-    difference = np.abs(read.target_logits(IDS, TARGETS) - truth.target_logits(IDS, TARGETS)).max()
+    difference = np.abs(logits_of(read) - logits_of(truth)).max()
     assert difference <= tolerance
     assert read.tokenizer.render(CHAT) == truth.tokenizer.render(CHAT)
     assert read.tokenizer.encode(truth.tokenizer.render(CHAT)) == truth.tokenizer.encode(truth.tokenizer.render(CHAT))
@@ -100,8 +106,8 @@ def test_llama_cpp_computes_the_same(family: str, tmp_path: Path) -> None:
     base = tiny(name, tmp_path / "base", **overrides)
     write_gguf(base, tmp_path / "model.gguf", "fp32")
     truth, file = TorchModel(base), LlamaCppPredictor(tmp_path, threads=1)
-    expected = truth.target_logits(IDS, TARGETS)
-    found = file.target_logits(IDS, TARGETS)
+    expected = logits_of(truth)
+    found = logits_of(file)
     assert np.abs(found - expected).max() < 0.02  # its cache is float16
     (score,) = file.score([(IDS, TARGETS)])
     (wanted,) = truth.predictor.score([(IDS, TARGETS)])

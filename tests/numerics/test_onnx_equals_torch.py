@@ -18,6 +18,7 @@ from oleaster.exporting.adapter_folder import read_lora
 from oleaster.exporting.adapters import add_branches, place, read_sites, write_adapter_file
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
+from oleaster.exporting.ladder import Model
 from oleaster.exporting.layouts.genai import quantise
 from oleaster.exporting.lessons import Lesson
 from oleaster.exporting.merge import merge
@@ -33,6 +34,11 @@ IDS = tuple(int(i) for i in np.random.default_rng(0).integers(4, 260, 40))
 """Five times the tiny models' attention window."""
 TARGETS = tuple(range(1, 40))
 PROMPTS = (IDS[:20], IDS[5:25], IDS[:13])
+
+
+def logits_of(model: Model, targets: tuple[int, ...] = TARGETS) -> np.ndarray:
+    (found,) = model.target_logits([(IDS, targets)])
+    return found
 
 
 def random_adapter(base: Path, folder: Path, seed: int = 1) -> Path:
@@ -54,9 +60,9 @@ def test_graph_and_adapter_equal_torch(family: str, tmp_path: Path) -> None:
     build_graph(base, folder)
     finish_folder(base, folder, [])
     bare = OnnxPredictor(folder)
-    before = bare.target_logits(IDS, TARGETS)
+    before = logits_of(bare)
     expected = TorchModel(base)
-    assert np.abs(before - expected.target_logits(IDS, TARGETS)).max() < TOLERANCE
+    assert np.abs(before - logits_of(expected)).max() < TOLERANCE
     sampling = Sampling(max_new_tokens=20)
     told = [answer.token_ids for answer in expected.generate(PROMPTS, sampling)]
     assert [answer.token_ids for answer in bare.generate(PROMPTS, sampling)] == told
@@ -66,16 +72,16 @@ def test_graph_and_adapter_equal_torch(family: str, tmp_path: Path) -> None:
     write_adapter_file(lora, sites, folder / "adapters" / "task.onnx_adapter")
     add_branches(folder, list(place(lora, sites)))
     tuned = TorchModel(base, adapter)
-    truth = tuned.target_logits(IDS, TARGETS)
+    truth = logits_of(tuned)
     assert np.abs(truth - before).max() > 1  # the adapter matters
-    assert np.array_equal(OnnxPredictor(folder).target_logits(IDS, TARGETS), before)  # idle: the very same bits
+    assert np.array_equal(logits_of(OnnxPredictor(folder)), before)  # idle: the very same bits
     switched = OnnxPredictor(folder, "task")
-    assert np.abs(switched.target_logits(IDS, TARGETS) - truth).max() < TOLERANCE
+    assert np.abs(logits_of(switched) - truth).max() < TOLERANCE
     told = [answer.token_ids for answer in tuned.generate(PROMPTS, sampling)]
     assert [answer.token_ids for answer in switched.generate(PROMPTS, sampling)] == told
 
     merge(base, adapter, tmp_path / "merged")
-    merged = TorchModel(tmp_path / "merged").target_logits(IDS, TARGETS)
+    merged = logits_of(TorchModel(tmp_path / "merged"))
     assert np.abs(merged - truth).max() < TOLERANCE
 
 
@@ -91,11 +97,11 @@ def test_every_family_is_quantised_and_carries_adapters(
     folder = tmp_path / precision
     shutil.copytree(tmp_path / "graph", folder, ignore=shutil.ignore_patterns("model.onnx*"))
     quantise(base, tmp_path / "graph", folder, precision, [Lesson([Encoded(IDS, TARGETS, 1, 0)])], ExportConfig())
-    bare = divergence(TorchModel(base).target_logits(IDS, TARGETS), OnnxPredictor(folder))
+    bare = divergence(logits_of(TorchModel(base)), OnnxPredictor(folder))
     lora, sites = read_lora(adapter), read_sites(folder)
     write_adapter_file(lora, sites, folder / "adapters" / "task.onnx_adapter")
     add_branches(folder, list(place(lora, sites)))
-    tuned = TorchModel(base, adapter).target_logits(IDS, TARGETS)
+    tuned = logits_of(TorchModel(base, adapter))
     active, idle = divergence(tuned, OnnxPredictor(folder, "task")), divergence(tuned, OnnxPredictor(folder))
     assert max(bare, active) < allowed
     assert idle > 0.3  # the adapter matters
@@ -103,7 +109,7 @@ def test_every_family_is_quantised_and_carries_adapters(
 
 def divergence(truth: np.ndarray, model: OnnxPredictor) -> float:
     """KL in nats per token."""
-    p, q = (torch.from_numpy(each).double().log_softmax(-1) for each in (truth, model.target_logits(IDS, TARGETS)))
+    p, q = (torch.from_numpy(each).double().log_softmax(-1) for each in (truth, logits_of(model)))
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
@@ -127,8 +133,8 @@ def test_two_adapters_of_other_rank_and_modules_take_turns(tmp_path: Path) -> No
         add_branches(folder, list(place(lora, sites)))
     asked = {name: OnnxPredictor(folder, name) for name in adapters}
     for name in ("some", "all", "some"):
-        truth = TorchModel(base, adapters[name]).target_logits(IDS, TARGETS)
-        assert np.abs(asked[name].target_logits(IDS, TARGETS) - truth).max() < TOLERANCE
+        truth = logits_of(TorchModel(base, adapters[name]))
+        assert np.abs(logits_of(asked[name]) - truth).max() < TOLERANCE
 
 
 def test_score_is_the_log_softmax_of_the_logits(tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_score_is_the_log_softmax_of_the_logits(tmp_path: Path) -> None:
     finish_folder(base, tmp_path / "onnx", [])
     predictor = OnnxPredictor(tmp_path / "onnx")
     (score, nothing) = predictor.score([(IDS, (3, 9, 39)), (IDS, ())])
-    logits = torch.from_numpy(TorchModel(base).target_logits(IDS, (3, 9, 39)))
+    logits = torch.from_numpy(logits_of(TorchModel(base), (3, 9, 39)))
     wanted = torch.tensor([IDS[3], IDS[9], IDS[39]])
     assert score.total == pytest.approx(
         -torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item(), abs=1e-4

@@ -10,7 +10,7 @@ its name and the likely cause.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import eq
 from typing import Any, Literal, Protocol
@@ -41,8 +41,13 @@ CAUSES = {
 class Model(Protocol):
     """What a rung needs; `inference.OnnxPredictor` and `rungs.TorchModel` have it."""
 
-    def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
-        """Logits [targets, vocabulary] from which the marked tokens are predicted."""
+    @property
+    def stop_ids(self) -> Iterable[int]:
+        """Ids that end an answer."""
+        ...
+
+    def target_logits(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterable[np.ndarray]:
+        """For each (input_ids, targets) the logits [targets, vocabulary] from which these positions are predicted."""
         ...
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling = ...) -> list[Completion]:
@@ -61,6 +66,8 @@ class Rung:
     """The model; it is dropped before the next rung loads its own. A ModelError here is the rung's fault."""
     encode: Callable[[Model, int], Sequence[int]] | None = None
     """Prompt ids of row i by the rung's own tokenizer and template; None = it has none of its own."""
+    weights: str = ""
+    """Names the file that answers and the engine that runs it; rungs that share it answer the same ids the same way."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,7 @@ class Ladder:
         self._compared = _within_budget(rows)
         self._logits: list[np.ndarray] = []
         self._first: Figures | None = None
+        self._known: tuple[tuple[str, tuple[int, ...]], dict[tuple[int, ...], Completion]] = (("", ()), {})
 
     def measure(self, rung: Rung) -> Figures:
         """The rung's figures, with its fault if it has one: the caller decides (see `require`)."""
@@ -134,7 +142,7 @@ class Ladder:
         compared = self._compared[:EXACT_ROWS] if exact else self._compared
         figures = Figures(rung.name, rows=len(compared) if exact else len(self.rows))
         if rung.kind != "runtime":
-            logits = [np.asarray(model.target_logits(r.input_ids, r.targets), np.float32) for r in compared]
+            logits = list(model.target_logits([(row.input_ids, row.targets) for row in compared]))
             self._logits = self._logits or logits
             figures = replace(figures, **_distance(logits, self._logits[: len(logits)]))
         prompts = [row.prompt_ids for row in self.rows]
@@ -143,9 +151,23 @@ class Ladder:
             figures = replace(figures, same_ids=sum(map(eq, own, prompts)) / len(prompts))
             prompts = own
         if not exact:
-            figures = replace(figures, **self._answers(model.generate(prompts, self._sampling)))
+            figures = replace(figures, **self._answers(self._asked(rung, model, prompts)))
         self._first = self._first or figures
         return replace(figures, fault=_fault(rung, figures, self._first, self.limits, self._scored))
+
+    def _asked(self, rung: Rung, model: Model, prompts: Sequence[Sequence[int]]) -> list[Completion]:
+        """The model's answers. What the rung below was asked with the same ids, and answered with the same weights and
+        stop ids, is asked again only for `EXACT_ROWS` rows, unless one of these comes out otherwise."""
+        key = (rung.weights, tuple(sorted(model.stop_ids)))
+        known = self._known[1] if rung.weights and self._known[0] == key else {}
+        places = [i for i, ids in enumerate(prompts) if i < EXACT_ROWS or tuple(ids) not in known]
+        fresh = dict(zip(places, model.generate([prompts[i] for i in places], self._sampling), strict=True))
+        rest = [i for i in range(len(prompts)) if i not in fresh]
+        if any(known.get(tuple(prompts[i]), answer) != answer for i, answer in fresh.items()):
+            fresh |= zip(rest, model.generate([prompts[i] for i in rest], self._sampling), strict=True)
+        answers = [fresh[i] if i in fresh else known[tuple(ids)] for i, ids in enumerate(prompts)]
+        self._known = key, dict(zip(map(tuple, prompts), answers, strict=True))
+        return answers
 
     def _answers(self, answers: Sequence[Completion]) -> dict[str, Any]:
         self._expected = self._expected or [answer.text for answer in answers]

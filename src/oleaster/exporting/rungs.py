@@ -13,41 +13,57 @@ import numpy as np
 from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.ladder import Model, Rung
 from oleaster.inference.contract import Tokenizer
+from oleaster.inference.generation import batches
 from oleaster.inference.onnx_predictor import OnnxPredictor
 from oleaster.inference.predictor import Completion, Sampling
 from oleaster.models.tokenizer import load_tokenizer, special_ids, stop_ids
 
 
 class TorchModel:
-    """Plain transformers in float32, the adapter attached and not merged: what every other rung is held against.
+    """A torch model in float32 as a rung.
 
-    `stops`: ids that end an answer instead of those that the folder names.
+    Args:
+        stops: ids that end an answer instead of those that the folder names.
+        plain: transformers' own code; else, where the family is known, the engine that training and evaluation use.
     """
 
-    def __init__(self, folder: Path, adapter_folder: Path | None = None, stops: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        adapter_folder: Path | None = None,
+        stops: Sequence[int] | None = None,
+        plain: bool = True,
+    ) -> None:
         import torch
 
         from oleaster.inference.torch_predictor import TorchPredictor
         from oleaster.methods.lora import attach_saved
-        from oleaster.models.load import load_plain
+        from oleaster.models.generic import Generic
+        from oleaster.models.load import load_plain, load_weights
         from oleaster.models.loaded import LoadedModel
 
-        self.model = load_plain(folder)
+        model: Any = Generic(load_plain(folder)) if plain else load_weights(folder, torch.float32)[0]
         if adapter_folder is not None:
-            attach_saved(self.model, adapter_folder)
+            attach_saved(model.hub_model, adapter_folder)
         tokenizer = load_tokenizer(folder)
         ends = tuple(stops or stop_ids(folder, tokenizer))
-        loaded = LoadedModel(self.model, tokenizer, folder, str(folder), "", torch.float32, ends)
+        loaded = LoadedModel(model.eval(), tokenizer, folder, str(folder), "", torch.float32, ends)
+        self.stop_ids = ends
         self.predictor = TorchPredictor(loaded, "torch")
         self.tokenizer = HubTokenizer(tokenizer)
 
-    def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
+    def target_logits(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """See `ladder.Model.target_logits`."""
         import torch
 
+        backend, found = self.predictor.backend, [[] for _ in rows]
         with torch.inference_mode():
-            logits = self.model(torch.tensor([input_ids[: max(targets)]])).logits[0]
-            return logits[torch.tensor(targets) - 1].numpy()
+            for batch in batches([max(targets) for _, targets in rows], 0, same_length=not backend.pads):
+                ids, targets = zip(*(rows[i] for i in batch), strict=True)
+                for owners, _, logits in backend.target_logits(ids, targets):
+                    for owner, row in zip(owners.tolist(), logits.numpy(), strict=True):
+                        found[batch[owner]].append(row)
+        return [np.stack(each) for each in found]
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling = Sampling()) -> list[Completion]:
         """See `Predictor.generate`."""
@@ -104,8 +120,8 @@ class Deployed(Model, Protocol):
 
 
 def torch_rung(folder: Path, adapter_folder: Path | None) -> Rung:
-    """The model that was trained."""
-    return Rung("torch", "torch", partial(TorchModel, folder, adapter_folder))
+    """The model that was trained, its adapter beside the base, in the engine that trained it."""
+    return Rung("torch", "torch", partial(TorchModel, folder, adapter_folder, plain=False))
 
 
 def merged_rung(folder: Path) -> Rung:
@@ -120,22 +136,26 @@ def graph_rung(folder: Path, stops: Sequence[int]) -> Rung:
 
 def quantised_rung(folder: Path, stops: Sequence[int], precision: str, adapter: str | None = None) -> Rung:
     """The quantised graph, asked with the training side's ids and stop ids, so that only its numbers count."""
-    return Rung(precision, "quantised", partial(OnnxPredictor, folder, adapter, stop_ids=stops))
+    load = partial(OnnxPredictor, folder, adapter, stop_ids=stops)
+    return Rung(precision, "quantised", load, weights=f"{folder}:{adapter}")
 
 
 def genai_rung(folder: Path, questions: Questions, adapter: str | None = None) -> Rung:
     """The finished artifact as ONNX Runtime GenAI loads it; its prompt contract is checked."""
-    return runtime_rung("genai", partial(OnnxPredictor, folder, adapter), questions)
+    return runtime_rung("genai", partial(OnnxPredictor, folder, adapter), questions, f"{folder}:{adapter}")
 
 
-def runtime_rung(name: str, load: Callable[[], Deployed], questions: Questions) -> Rung:
-    """The finished artifact as a deployment would load it: own tokenizer, template and stop ids."""
+def runtime_rung(name: str, load: Callable[[], Deployed], questions: Questions, weights: str) -> Rung:
+    """The finished artifact as a deployment would load it: own tokenizer, template and stop ids.
+
+    `weights`: see `Rung.weights`.
+    """
 
     def encode(model: Model, index: int) -> Sequence[int]:
         own: Deployed = model  # pyright: ignore[reportAssignmentType]  (what `load` gave)
         return questions.encode(own.tokenizer, index)
 
-    return Rung(name, "runtime", load, encode)
+    return Rung(name, "runtime", load, encode, weights)
 
 
 def _asked(example: Example, system_prompt: str | None) -> list[dict[str, str]] | None:

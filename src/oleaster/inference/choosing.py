@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from oleaster.inference.predictor import Sampling
+from oleaster.inference.predictor import Sampling, Score
 
 Logits = NDArray[np.float32]
 
@@ -88,3 +88,13 @@ def restrict(logits: Logits, tree: Choices, begun: Sequence[Sequence[int]]) -> L
         ids = list(branch)
         allowed[row, ids] = logits[row, ids]
     return allowed
+
+
+def score_of(logits: Logits, input_ids: Sequence[int], targets: Sequence[int]) -> Score:
+    """The log-likelihood of `targets` from the logits [targets, vocabulary] that predict them, in float64."""
+    exact = logits.astype(np.float64)
+    wanted = np.asarray(input_ids)[list(targets)]
+    highest = exact.max(axis=-1)
+    log_total = highest + np.log(np.exp(exact - highest[:, None]).sum(axis=-1))
+    total = (exact[np.arange(len(targets)), wanted] - log_total).sum()
+    return Score(float(total), len(targets), int((exact.argmax(axis=-1) == wanted).sum()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oleaster.core.errors import MissingExtraError, ModelError
-from oleaster.inference.choosing import Logits
+from oleaster.inference.choosing import Logits, score_of
 from oleaster.inference.generation import BATCH_ROWS, BATCH_SLOTS, answer
 from oleaster.inference.predictor import Completion, Sampling, Score
 
@@ -61,19 +61,14 @@ class LlamaCppPredictor:
 
     def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """See `Predictor.score`."""
-        return [self._score(ids, targets) if targets else Score(0.0, 0, 0) for ids, targets in rows]
+        asked = [row for row in rows if row[1]]
+        found = (score_of(logits, *row) for row, logits in zip(asked, self.target_logits(asked), strict=True))
+        return [next(found) if targets else Score(0.0, 0, 0) for _, targets in rows]
 
-    def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
-        """Logits [targets, vocabulary] from which the tokens at positions `targets` are predicted."""
-        return self.backend.read(input_ids[: max(targets)], [target - 1 for target in targets])
-
-    def _score(self, ids: Sequence[int], targets: Sequence[int]) -> Score:
-        logits = self.target_logits(ids, targets).astype(np.float64)
-        wanted = np.asarray(ids)[list(targets)]
-        highest = logits.max(axis=-1, keepdims=True)
-        logs = logits - highest - np.log(np.exp(logits - highest).sum(axis=-1, keepdims=True))
-        total = float(logs[np.arange(len(targets)), wanted].sum())
-        return Score(total, len(targets), int((logits.argmax(axis=-1) == wanted).sum()))
+    def target_logits(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[np.ndarray]:
+        """For each (input_ids, targets) the logits [targets, vocabulary] from which these positions are predicted."""
+        for input_ids, targets in rows:
+            yield self.backend.read(input_ids[: max(targets)], [target - 1 for target in targets])
 
 
 class LlamaCppTokenizer:

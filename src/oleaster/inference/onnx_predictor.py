@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -14,11 +14,16 @@ from typing import Any, Literal
 import numpy as np
 
 from oleaster.core.errors import MissingExtraError, ModelError, near_names
+from oleaster.inference.choosing import score_of
 from oleaster.inference.contract import PromptContract
 from oleaster.inference.predictor import Completion, Sampling, Score
 
 NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
+PAST, PRESENT = "past_key_values.", "present."
+"""How the graph calls what it has read before and what it has read now, per layer."""
+SHARING_PAYS = 64
+"""Tokens that a shared prefix must save before it is worth a call of its own."""
 BATCH_TOKENS = 4096
 """Prompt tokens generated for at once; bounds the memory of logits and cache."""
 BATCH_ROWS = 32
@@ -59,7 +64,6 @@ class OnnxPredictor:
         self._adapter_file = _adapter_file(self.folder, adapter) if adapter else None
         self.name = name or (f"{self.folder.name}:{adapter}" if adapter else self.folder.name)
         self.stop_ids = tuple(stop_ids) if stop_ids else _as_ids(self._config["model"]["eos_token_id"])
-        self.tokenizer = GenaiTokenizer(self._model, self.folder)
         if not stop_ids and (contract := PromptContract.read(self.folder)):
             contract.check(self.folder, self.tokenizer, self.stop_ids)
 
@@ -83,35 +87,40 @@ class OnnxPredictor:
 
     def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """Log-likelihood of the targets of each (input_ids, target positions), from float32 logits."""
-        scores = []
-        for input_ids, targets in rows:
-            if not targets:
-                scores.append(Score(0.0, 0, 0))
-                continue
-            logits = self.target_logits(input_ids, targets).astype(np.float64)
-            wanted = np.asarray(input_ids)[list(targets)]
-            chosen = logits[np.arange(len(targets)), wanted]
-            highest = logits.max(axis=-1)
-            log_total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
-            correct = int((logits.argmax(axis=-1) == wanted).sum())
-            scores.append(Score(float((chosen - log_total).sum()), len(targets), correct))
-        return scores
+        asked = [row for row in rows if row[1]]
+        found = (score_of(logits, *row) for row, logits in zip(asked, self.target_logits(asked), strict=True))
+        return [next(found) if targets else Score(0.0, 0, 0) for _, targets in rows]
 
-    def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
-        """Logits [targets, vocabulary] from which the tokens at positions `targets` are predicted."""
-        last = max(targets)  # what stands at and after the last target has no influence on it
-        feeds: dict[str, np.ndarray] = {
-            "input_ids": np.asarray([input_ids[:last]], dtype=np.int64),
-            "attention_mask": np.ones((1, last), dtype=np.int64),
-            "position_ids": np.arange(last, dtype=np.int64)[None],
-        }
-        decoder = self._config["model"]["decoder"]
+    def target_logits(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[np.ndarray]:
+        """For each (input_ids, targets) the logits [targets, vocabulary] from which these positions are predicted."""
+        if not rows:
+            return
+        prefix = _common_prefix(rows)
+        shared = self._forward(rows[0][0][:prefix], {})[1] if prefix else {}
+        for input_ids, targets in rows:
+            # What stands at and after the last target has no influence on it.
+            logits, _ = self._forward(input_ids[prefix : max(targets)], shared)
+            yield logits[np.asarray(targets) - 1 - prefix]
+
+    def _forward(
+        self, ids: Sequence[int], cached: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(logits [ids, vocabulary], keys and values for the next call) behind the tokens that `cached` holds."""
+        size = self._config["model"]["decoder"]["head_size"]
+        feeds: dict[str, np.ndarray] = {}
         for node in self._session.get_inputs():
-            if node.name.startswith("past_key_values"):
-                feeds[node.name] = np.zeros((1, node.shape[1], 0, decoder["head_size"]), dtype=np.float32)
-        feeds = {node.name: feeds[node.name] for node in self._session.get_inputs()}
-        logits = self._session.run(["logits"], feeds, self._run_options)[0]
-        return np.asarray(logits)[0, np.asarray(targets) - 1]
+            if node.name.startswith(PAST):
+                empty = np.zeros((1, node.shape[1], 0, size), dtype=np.float32)
+                feeds[node.name] = cached.get(node.name, empty)
+        before = next(iter(feeds.values())).shape[2]
+        places = np.arange(before, before + len(ids), dtype=np.int64)[None]
+        others = {"input_ids": np.asarray([ids], dtype=np.int64), "position_ids": places}
+        others["attention_mask"] = np.ones((1, before + len(ids)), dtype=np.int64)
+        feeds |= {node.name: others[node.name] for node in self._session.get_inputs() if node.name in others}
+        names = [node.name for node in self._session.get_outputs()]
+        found = dict(zip(names, self._session.run(names, feeds, self._run_options), strict=True))
+        logits = np.asarray(found.pop("logits"))[0]
+        return logits, {name.replace(PRESENT, PAST): np.asarray(value) for name, value in found.items()}
 
     def _generate_batch(
         self,
@@ -149,6 +158,15 @@ class OnnxPredictor:
                     if on_token:
                         on_token(indices[row], int(token))
         return zip(indices, answers, ended, strict=True)
+
+    @property
+    def tokenizer(self) -> GenaiTokenizer:
+        """The runtime's own, as a deployment would use it."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> GenaiTokenizer:
+        return GenaiTokenizer(self._model, self.folder)
 
     @cached_property
     def _model(self) -> Any:
@@ -256,3 +274,12 @@ def _equal_length_batches(prompts: Sequence[Sequence[int]], together: bool) -> I
         members = list(group)
         size = min(BATCH_ROWS, max(1, BATCH_TOKENS // max(length, 1))) if together else 1
         yield from (members[i : i + size] for i in range(0, len(members), size))
+
+
+def _common_prefix(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
+    """Tokens with which all rows begin, before anything is predicted; 0 where sharing them does not pay."""
+    lines = [tuple(ids) for ids, _ in rows]
+    low, high = min(lines), max(lines)
+    limit = max(min(targets[0] for _, targets in rows) - 1, 0)
+    length = next((i for i in range(limit) if low[i] != high[i]), limit)
+    return length if length * (len(rows) - 1) >= SHARING_PAYS else 0

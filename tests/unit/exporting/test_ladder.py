@@ -25,11 +25,14 @@ class Fake:
     logits: np.ndarray = field(default_factory=LOGITS.copy)
     right: int = 20
     stops: int = 20
+    stop_ids: tuple[int, ...] = (2,)
+    asked: list[int] = field(default_factory=list)
 
-    def target_logits(self, input_ids: Sequence[int], targets: Sequence[int]) -> np.ndarray:
-        return self.logits
+    def target_logits(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
+        return [self.logits] * len(rows)
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling = Sampling()) -> list[Completion]:
+        self.asked.append(len(prompts))
         return [
             Completion((7,), "yes" if i < self.right else "no", "stop" if i < self.stops else "length")
             for i in range(len(prompts))
@@ -90,6 +93,34 @@ def test_answers_that_no_longer_end_are_the_runtimes_fault() -> None:
 def test_prompts_that_become_other_ids_are_the_runtimes_fault() -> None:
     rung = Rung("genai", "runtime", Fake, encode=lambda _, i: (1, 2, 3) if i < 15 else (1, 2, 9))
     assert "25 % of the prompts become other ids" in str(ladder().measure(rung).fault)
+
+
+def many() -> Ladder:
+    rows = [Encoded((1, i, 3, 4, 5), (3, 4), 3, i) for i in range(40)]
+    made = Ladder(rows, ["yes"] * 40, Limits(max_drop=1.0))
+    made.measure(Rung("torch", "torch", Fake))
+    made.measure(Rung("int8", "quantised", lambda: Fake(right=40), weights="a"))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("weights", "stop_ids", "right", "asked"),
+    [
+        ("a", (2,), 40, [25]),  # the same file, the same ids: a part is enough
+        ("b", (2,), 40, [40]),  # another file
+        ("a", (2, 3), 40, [40]),  # another end
+        ("a", (2,), 20, [25, 15]),  # it does not repeat itself: all are asked
+    ],
+)
+def test_what_the_rung_below_answered_is_asked_again_in_part(
+    weights: str, stop_ids: tuple[int, ...], right: int, asked: list[int]
+) -> None:
+    model = Fake(right=right, stop_ids=stop_ids)
+    rung = Rung("genai", "runtime", lambda: model, encode=lambda _, i: (1, i, 3), weights=weights)
+    figures = many().measure(rung)
+    assert model.asked == asked
+    assert figures.same_ids == 1
+    assert figures.exact_match == (1 if right == 40 else 35 / 40)  # 20 of 25 and all 15 of the second call
 
 
 def test_a_model_that_does_not_load_is_its_rungs_fault() -> None:

@@ -149,8 +149,8 @@ def test_the_runtime_computes_with_the_packed_weights(family: str, form: Format,
             table.const_value = ir.tensor(rounded)  # pyright: ignore[reportOptionalMemberAccess]
     ir.save(model, dense / "model.onnx", external_data="model.onnx.data")
     ids, targets = tuple(range(10, 50)), tuple(range(1, 40))
-    found = OnnxPredictor(packed).target_logits(ids, targets)
-    wanted = OnnxPredictor(dense).target_logits(ids, targets)
+    found = next(OnnxPredictor(packed).target_logits([(ids, targets)]))
+    wanted = next(OnnxPredictor(dense).target_logits([(ids, targets)]))
     # What is left is the rounding of the activations to int8 inside the matmul.
     assert np.abs(found - wanted).mean() < 0.05 * np.abs(wanted).mean()
     assert (packed / "model.onnx.data").stat().st_size < (graph / "model.onnx.data").stat().st_size * 0.6

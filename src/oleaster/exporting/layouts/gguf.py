@@ -66,13 +66,13 @@ class Gguf:
     def quantised_rung(self, folder: Path, precision: str, stops: Sequence[int], adapter: str | None = None) -> Rung:
         """The file in llama.cpp; where that is not installed, its numbers read by transformers."""
         load = partial(LlamaCppPredictor, folder, stop_ids=stops) if llama_cpp_is_there() else partial(unpacked, folder)
-        return Rung(precision, "quantised", load)
+        return Rung(precision, "quantised", load, weights=str(folder))
 
     def runtime_rung(self, folder: Path, questions: Questions, adapter: str | None = None) -> Rung | None:
         """Loaded by llama.cpp, where llama-cpp-python is installed."""
         if not llama_cpp_is_there():
             return None
-        return runtime_rung("llama.cpp", partial(LlamaCppPredictor, folder), questions)
+        return runtime_rung("llama.cpp", partial(LlamaCppPredictor, folder), questions, str(folder))
 
 
 def calibrated(material: Material) -> dict[str, Quantised]:

@@ -69,11 +69,11 @@ class Hub:
 
     def quantised_rung(self, folder: Path, precision: str, stops: Sequence[int], adapter: str | None = None) -> Rung:
         """The stored numbers, computed with in float32."""
-        return Rung(precision, "quantised", partial(TorchModel, folder, stops=stops))
+        return Rung(precision, "quantised", partial(TorchModel, folder, stops=stops), weights=str(folder))
 
     def runtime_rung(self, folder: Path, questions: Questions, adapter: str | None = None) -> Rung:
         """Loaded by transformers."""
-        return runtime_rung("transformers", partial(TorchModel, folder), questions)
+        return runtime_rung("transformers", partial(TorchModel, folder), questions, str(folder))
 
 
 def _store_as(source: Path, target: Path, dtype: torch.dtype) -> None:
