@@ -18,7 +18,7 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base
 HEAVY = {"torch", "transformers", "datasets", "pyarrow", "peft", "onnxruntime", "numpy"}
 LONGER = {
     "loop.py: training": "the training: start or resume, step, report, validate, save",
-    "tuning.py: _tuning": "the story of a run from recipe to DONE",
+    "tuning.py: tuning": "the story of a run from recipe to DONE",
     "export.py: export": "the story of an export, rung by rung",
 }
 """`file.py: function` -> why it may be longer: each is one line of events that reads top to bottom."""

@@ -48,6 +48,8 @@ class SearchStrategyConfig(Section):
     """Try the recipe's own settings first, where they lie in the space (not with grid)."""
     workers: PositiveInt = Field(default=1, json_schema_extra={"flag": "search_workers"})
     """Processes that train trials at the same time; they share the CPU threads."""
+    trials_together: PositiveInt = 1
+    """Trials that a process trains in one pass over the shared base, where methods and base allow it (LoRA)."""
     engine: Literal["local", "ray"] = Field(default="local", json_schema_extra={"flag": "search_engine"})
     """ray = trials run on the machines of a Ray cluster."""
     ray_address: str | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ from oleaster.core.run import Run
 from oleaster.search.papers import Objective
 
 if TYPE_CHECKING:
-    from oleaster.data.papers import Encoded
+    from oleaster.evaluation.report import Report
     from oleaster.inference.predictor import Predictor
-    from oleaster.pipeline.shelf import Shelf
+    from oleaster.pipeline.shelf import Ready, Shelf
 
 _SPEEDS = ("s", "tokens/s")
 """Units of what is no quality."""
@@ -81,46 +80,66 @@ def _megabytes(folders: Sequence[Path]) -> float:
 def _answers(
     run: Run, config: Config, shelf: Shelf, artifact: Path | None, names: Sequence[str], latency: bool
 ) -> dict[str, float]:
+    """The measures of the answers, and how long one takes."""
+    ready = shelf.ready(config)
+    if ready.head is not None or artifact is not None or not run.adapter.is_dir():
+        return _read_again(run, config, ready, artifact, names, latency)
+    from oleaster.inference.torch_predictor import TorchPredictor
+
+    with shelf.tuned(run, config) as loaded:
+        predictor = TorchPredictor(loaded, f"trial {run.folder.name}")
+        values = {"latency_ms": _latency(predictor, ready)} if latency else {}
+        return values | (_scores(predictor, ready, names) if names else {})
+
+
+def _scores(predictor: Predictor, ready: Ready, names: Sequence[str]) -> dict[str, float]:
     from oleaster.evaluation.evaluate import evaluate
     from oleaster.evaluation.figures import find_labels
-    from oleaster.evaluation.metrics import metrics
     from oleaster.pipeline.scoring import answers_of
 
-    ready = shelf.ready(config)
+    config = ready.config.evaluation
+    choices = answers_of(ready.data.train) if config.answer_with == "labels" else ()
+    labels = find_labels([example.target for example in ready.prepared.train])
     rows, examples = ready.data.validation, ready.prepared.validation
+    return _figures(evaluate(predictor, examples, rows, config, labels=labels, metrics=_asked(names), choices=choices))
+
+
+def _read_again(
+    run: Run, config: Config, ready: Ready, artifact: Path | None, names: Sequence[str], latency: bool
+) -> dict[str, float]:
+    """Of what does not stand on the shared base: an artifact, a model trained whole, a head."""
+    from oleaster.config.load import load_config
+    from oleaster.pipeline.loading import load_artifact
+    from oleaster.pipeline.scoring import score
+
     values: dict[str, float] = {}
-    with ExitStack() as lent:
-        predictor = _predictor(run, config, shelf, artifact, lent)
-        if latency:
-            values["latency_ms"] = _latency(predictor, rows, config.evaluation.max_new_tokens)
-        if names:
-            choices = answers_of(ready.data.train) if config.evaluation.answer_with == "labels" else ()
-            registered = [name for name in names if name in metrics]
-            labels = find_labels([example.target for example in ready.prepared.train])
-            report = evaluate(
-                predictor, examples, rows, config.evaluation, labels=labels, metrics=registered, choices=choices
-            )
-            values |= {name: value.value for name, value in report.metrics.items() if value.unit not in _SPEEDS}
+    if latency and artifact is not None:
+        values["latency_ms"] = _latency(load_artifact(artifact, config)[0], ready)
+    if names:
+        settled = load_config(run.recipe)
+        evaluation = settled.evaluation.model_copy(update={"metrics": [*settled.evaluation.metrics, *_asked(names)]})
+        settled = settled.model_copy(update={"evaluation": evaluation})
+        values |= _figures(score(artifact or run.folder, settled, base=False, recipe=run.recipe)[-1])
     return values
 
 
-def _predictor(run: Run, config: Config, shelf: Shelf, artifact: Path | None, lent: ExitStack) -> Predictor:
-    if artifact is not None:
-        from oleaster.inference.onnx_predictor import OnnxPredictor
+def _asked(names: Sequence[str]) -> list[str]:
+    from oleaster.evaluation.metrics import metrics
 
-        return OnnxPredictor(artifact, None, threads=config.training.num_threads)
-    from oleaster.inference.torch_predictor import TorchPredictor
-
-    return TorchPredictor(lent.enter_context(shelf.tuned(run, config)), f"trial {run.folder.name}")
+    return [name for name in names if name in metrics]
 
 
-def _latency(predictor: Predictor, rows: Sequence[Encoded], max_new_tokens: int) -> float:
+def _figures(report: Report) -> dict[str, float]:
+    return {name: value.value for name, value in report.metrics.items() if value.unit not in _SPEEDS}
+
+
+def _latency(predictor: Predictor, ready: Ready) -> float:
     """Milliseconds to answer one row, median."""
     from oleaster.inference.predictor import Sampling
 
     times = []
-    for row in rows[:ASKED_FOR_LATENCY]:
+    for row in ready.data.validation[:ASKED_FOR_LATENCY]:
         begun = time.perf_counter()
-        predictor.generate([row.prompt_ids], Sampling(max_new_tokens))
+        predictor.generate([row.prompt_ids], Sampling(ready.config.evaluation.max_new_tokens))
         times.append(time.perf_counter() - begun)
     return round(1000 * statistics.median(times[1:] or times), 3)

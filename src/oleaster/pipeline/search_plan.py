@@ -13,6 +13,7 @@ from oleaster.core.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from oleaster.config.search import Dimension
+    from oleaster.pipeline.shelf import Shelf
     from oleaster.search.papers import Objective
     from oleaster.search.study import Study
 
@@ -47,6 +48,13 @@ def open_study(folder: Path, config: Config, dimensions: list[Dimension], object
 
     shared = replace(config, num_threads=threads_of(config))
     return Study(folder, shared, dimensions, objectives)
+
+
+def shelf_of(config: Config) -> Shelf:
+    """What the trials of a process have in common."""
+    from oleaster.pipeline.shelf import Shelf
+
+    return Shelf(together=config.search_strategy.trials_together > 1)
 
 
 def threads_of(config: Config) -> int:

@@ -117,13 +117,11 @@ def _trainable(tune: Any) -> Any:
             return True  # nothing of the former trial is left but what is to be shared
 
         def step(self) -> dict[str, Any]:
-            from oleaster.pipeline.trials import Deadline, run_trial
+            from oleaster.pipeline.trials import run_one
 
             if not self.problem:
                 os.chdir(self.config["here"])  # Ray changes it; the recipe's paths are seen from there
-            taken = None if self.problem else self.study.take()
-            if taken is not None:
-                run_trial(self.study, taken, self.shelf, Deadline.after(None), lambda event: None)
+                run_one(self.study, self.shelf)
             return {"problem": self.problem, "done": True}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:

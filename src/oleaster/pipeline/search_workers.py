@@ -79,8 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Work on the search in a folder until there is nothing more to do."""
     from oleaster.config.load import load_config, replace
     from oleaster.core.errors import OleasterError
-    from oleaster.pipeline.search_plan import open_study, plan_search
-    from oleaster.pipeline.shelf import Shelf
+    from oleaster.pipeline.search_plan import open_study, plan_search, shelf_of
     from oleaster.pipeline.trials import Deadline, work
     from oleaster.search.folder import RECIPE
 
@@ -99,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
     config = replace(load_config(given.folder / RECIPE), num_threads=given.threads)
     try:
         study = open_study(given.folder, config, *plan_search(config))
-        work(study, Shelf(), Deadline.after(given.minutes), tell)
+        work(study, shelf_of(config), Deadline.after(given.minutes), tell)
     except OleasterError as error:
         print(f"oleaster: {error}", file=sys.stderr)
         return error.exit_code

@@ -29,9 +29,8 @@ def run_search(config: Config, watch: Watch = lambda event: None) -> Findings:
         UserError: something in recipe, space, rows or model is wrong; nothing has been trained.
         RunError: no trial was complete, or a trial could not go on (the disk is full).
     """
-    from oleaster.pipeline.search_plan import open_study, plan_search, threads_of
+    from oleaster.pipeline.search_plan import open_study, plan_search, shelf_of, threads_of
     from oleaster.pipeline.search_workers import Workers
-    from oleaster.pipeline.shelf import Shelf
     from oleaster.pipeline.trials import Deadline, work
     from oleaster.search.folder import claim, keep_best
     from oleaster.search.points import check_points
@@ -42,7 +41,7 @@ def run_search(config: Config, watch: Watch = lambda event: None) -> Findings:
         raise ConfigError(
             "not given: the folder of the search", where="output_path", remedy="--output_path runs/search"
         )
-    strategy, shelf = config.search_strategy, Shelf()
+    strategy, shelf = config.search_strategy, shelf_of(config)
     deadline = Deadline.after(strategy.budget_minutes)
     if not shelf.ready(config).data.validation:
         remedy = "leave validation_fraction at 0.1, or name eval_data_files"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from oleaster.search.points import recipe_of_point
 if TYPE_CHECKING:
     from oleaster.pipeline.shelf import Shelf
     from oleaster.search.study import Study, Taken
+    from oleaster.training.driving import Answer, Demand
+    from oleaster.training.reports import Sink
 
 
 class Pruned(Exception):  # noqa: N818  no error, like StopIteration
@@ -44,19 +47,25 @@ class Deadline:
         return self.at is not None and time.monotonic() > self.at
 
 
-def run_trial(study: Study, taken: Taken, shelf: Shelf, deadline: Deadline, watch: Watch) -> Trial:
+def trial_training(
+    study: Study, taken: Taken, shelf: Shelf, deadline: Deadline, watch: Watch
+) -> Generator[Demand, Answer, Trial]:
     """Train a trial, measure it, and tell the study. A trial that was broken off goes on from its last checkpoint.
+
+    Asks for the gradients of its steps (see `training.driving`), so that several can be trained in one pass.
 
     Raises:
         OutOfTime, KeyboardInterrupt: the trial is unfinished and given up; its checkpoints are kept.
         RunError: the disk is full, or so; the trial is given up likewise.
     """
+    from oleaster.pipeline.tuning import tuning
+
     if taken.twin is not None:
         twin = study.trial(taken.twin)
         return study.tell(taken, twin.values, 0.0, f"has the settings of trial {twin.number}")
     try:
         config = recipe_of_point(study.config, taken.point, taken.folder)
-        run = _train(study, taken, config, shelf, deadline, watch)
+        run = yield from tuning(config, [_watching(study, taken, config, deadline, watch)], shelf)
         values = measure(run, config, study.dimensions, study.objectives, shelf)
     except Pruned as reason:
         _forget_checkpoints(Run(taken.folder))
@@ -71,14 +80,11 @@ def run_trial(study: Study, taken: Taken, shelf: Shelf, deadline: Deadline, watc
     return study.tell(taken, values, values["train_seconds"])
 
 
-def _train(study: Study, taken: Taken, config: Config, shelf: Shelf, deadline: Deadline, watch: Watch) -> Run:
-    from oleaster.pipeline.tuning import finetune
+def _watching(study: Study, taken: Taken, config: Config, deadline: Deadline, watch: Watch) -> Sink:
+    """Reports validations to the study, and stops what is poor or out of time."""
     from oleaster.training.reports import EvalReport
 
-    validation = 0
-
     def sink(event: Any) -> None:
-        nonlocal validation
         if isinstance(event, EvalReport):
             validation = _validations(config, event)
             watch(TrialValidated(taken.number, validation, event.eval_loss, event.step / event.total_steps))
@@ -87,7 +93,7 @@ def _train(study: Study, taken: Taken, config: Config, shelf: Shelf, deadline: D
         if deadline.is_past:
             raise OutOfTime
 
-    return finetune(config, [sink], shelf)
+    return sink
 
 
 def _validations(config: Config, event: Any) -> int:
@@ -103,18 +109,37 @@ def _forget_checkpoints(run: Run) -> None:
 
 
 def work(study: Study, shelf: Shelf, deadline: Deadline, watch: Watch) -> None:
-    """Take trials and train them until no more are wanted, or the time is over."""
-    from oleaster.search.papers import SearchNote, TrialBegins
+    """Take trials and train them, some together, until no more are wanted, or the time is over."""
+    from oleaster.search.papers import SearchNote
+    from oleaster.training.driving import drive_together, finish
 
+    together = study.config.search_strategy.trials_together
+    seats = [_seat(study, shelf, deadline, watch) for _ in range(together)]
     with suppress(OutOfTime):
-        while not deadline.is_past:
-            taken = study.take()
-            if taken is None:
-                return
-            watch(TrialBegins(taken.number, taken.point, taken.continued))
-            trial = run_trial(study, taken, shelf, deadline, watch)
-            watch(end_of(study, trial))
-    watch(SearchNote("the budget is used up; --resume goes on from here"))
+        if together == 1:
+            finish(seats[0])
+        else:
+            drive_together(seats)
+    if deadline.is_past:
+        watch(SearchNote("the budget is used up; --resume goes on from here"))
+
+
+def _seat(study: Study, shelf: Shelf, deadline: Deadline, watch: Watch) -> Generator[Demand, Answer, None]:
+    """One trial after the other."""
+    from oleaster.search.papers import TrialBegins
+
+    while not deadline.is_past and (taken := study.take()) is not None:
+        watch(TrialBegins(taken.number, taken.point, taken.continued))
+        trial = yield from trial_training(study, taken, shelf, deadline, watch)
+        watch(end_of(study, trial))
+
+
+def run_one(study: Study, shelf: Shelf) -> None:
+    """Take a trial, if one is wanted, and train it alone."""
+    from oleaster.training.driving import finish
+
+    if (taken := study.take()) is not None:
+        finish(trial_training(study, taken, shelf, Deadline(None), lambda event: None))
 
 
 def end_of(study: Study, trial: Trial) -> TrialEnds:

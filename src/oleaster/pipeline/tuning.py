@@ -34,7 +34,7 @@ def finetune(config: Config, sinks: Sequence[Sink] = (), shelf: Shelf | None = N
     """
     from oleaster.training.driving import finish
 
-    return finish(_tuning(config, sinks, shelf or Shelf()))
+    return finish(tuning(config, sinks, shelf or Shelf()))
 
 
 def finetune_together(configs: Sequence[Config], sinks: Sequence[Sequence[Sink]] = ()) -> list[Run]:
@@ -57,10 +57,10 @@ def finetune_together(configs: Sequence[Config], sinks: Sequence[Sequence[Sink]]
     for config in configs:
         shelf.ready(config)  # what is wrong with any rows is said before the first run's folder exists
     each = sinks or [()] * len(configs)
-    return drive_together([_tuning(config, own, shelf) for config, own in zip(configs, each, strict=True)])
+    return drive_together([tuning(config, own, shelf) for config, own in zip(configs, each, strict=True)])
 
 
-def _tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Demand, Answer, Run]:
+def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Demand, Answer, Run]:
     """One run, from its config to its folder; asks for the gradients of its steps (see `training.driving`)."""
     from oleaster.config.load import recipe_text
     from oleaster.config.load import replace as with_settings

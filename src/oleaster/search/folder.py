@@ -24,7 +24,7 @@ STORES = {"journal": "study.journal", "sqlite": "study.db"}
 """Kind of storage -> its file."""
 FREE = frozenset(
     (
-        *("num_trials", "budget_minutes", "search_workers", "search_engine", "ray_address"),
+        *("num_trials", "budget_minutes", "search_workers", "search_engine", "ray_address", "trials_together"),
         *("num_threads", "log_level", "output_path", "resume", "passes"),
     )
 )

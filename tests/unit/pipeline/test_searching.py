@@ -125,6 +125,26 @@ def test_a_search_without_a_complete_trial_says_why(config: Config, tmp_path: Pa
         run_search(replace(config, output_path=tmp_path / "t", budget_minutes=1e-6))
 
 
+def test_trials_trained_together_are_those_trained_one_by_one(config: Config, tmp_path: Path) -> None:
+    config = replace(config, search_strategy="random", lora_dropout=0.0, num_trials=5)
+    alone = run_search(replace(config, output_path=tmp_path / "alone"))
+    config = replace(config, trials_together=3, output_path=tmp_path / "together", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(config, breaks_at(TrialValidated, 1))
+    together = run_search(config)
+    assert [(t.number, t.settings) for t in together.trials] == [(t.number, t.settings) for t in alone.trials]
+    for one, other in zip(together.trials, alone.trials, strict=True):
+        assert one.values["eval_loss"] == pytest.approx(other.values["eval_loss"], rel=1e-4)
+        assert [number for number, _ in one.course] == [1, 2, 3, 4]
+
+
+def test_of_trials_trained_together_a_bad_one_ends_alone(config: Config, tmp_path: Path) -> None:
+    space = {"learning_rate": [1e-2, 1e30, 2e-2]}
+    config = replace(config, search_space=space, search_strategy="grid", num_trials=None, trials_together=3)
+    findings = run_search(replace(config, output_path=tmp_path / "s"))
+    assert [t.state for t in findings.trials] == ["complete", "failed", "complete"]
+
+
 def test_several_aims_are_measured_on_the_answers(config: Config, tmp_path: Path) -> None:
     findings = run_search(
         replace(config, objectives="accuracy,size_mb,latency_ms", num_trials=3, output_path=tmp_path / "s")
