@@ -146,10 +146,13 @@ def _begins(event: Any) -> str:
 
 
 def _kind(event: Any) -> str:
+    from oleaster.search.papers import SearchNote, TrialBegins, TrialEnds, TrialValidated
     from oleaster.training.reports import EvalReport, Notice, StepReport
 
     if isinstance(event, (StepReport, EvalReport, Notice)):
         return "training"
+    if isinstance(event, (SearchNote, TrialBegins, TrialEnds, TrialValidated)):
+        return "trials"
     return "reports" if isinstance(event, list) else "export"
 
 
@@ -169,6 +172,14 @@ def _shown_training(console: Console) -> Iterator[Callable[[Any], None]]:
 
 
 @contextmanager
+def _shown_trials(console: Console) -> Iterator[Callable[[Any], None]]:
+    from oleaster.cli.study import shown_trials
+
+    with shown_trials(console) as watch:
+        yield watch
+
+
+@contextmanager
 def _shown_export(console: Console) -> Iterator[Callable[[Any], None]]:
     from oleaster.cli.ladder import shown_ladder
 
@@ -176,4 +187,4 @@ def _shown_export(console: Console) -> Iterator[Callable[[Any], None]]:
         yield on_progress
 
 
-_DISPLAYS = {"training": _shown_training, "reports": _shown_reports, "export": _shown_export}
+_DISPLAYS = {"training": _shown_training, "trials": _shown_trials, "reports": _shown_reports, "export": _shown_export}

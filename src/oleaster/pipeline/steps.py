@@ -24,6 +24,17 @@ def finetune(work: Work) -> Path:
     return pipeline.finetune(config, [work.tell]).folder
 
 
+@passes.register("search")
+@traits(reads=(*_TRAINING, "evaluation", "export", "search_strategy"), takes="base", makes="adapter", in_place=True)
+def search(work: Work) -> Path:
+    """Train trials of the recipe's search_space on the newest model that is whole; the best one goes on."""
+    from oleaster import pipeline
+    from oleaster.search.folder import BEST
+
+    config = replace(work.config, model_name_or_path=work.base, output_path=work.output, resume=True)
+    return pipeline.run_search(config, work.tell).folder / BEST
+
+
 @passes.register("merge")
 @traits(reads=("model",), takes="torch")
 def merge(work: Work) -> Path | str:

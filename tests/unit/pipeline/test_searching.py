@@ -13,7 +13,7 @@ from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, RunError
 from oleaster.core.run import Run
 from oleaster.models.tiny import make_tiny
-from oleaster.pipeline import finetune, run_search
+from oleaster.pipeline import finetune, run, run_search
 from oleaster.search.papers import Findings, SearchEvent, TrialBegins, TrialEnds, TrialValidated
 
 SPACE = {
@@ -143,6 +143,16 @@ def test_of_trials_trained_together_a_bad_one_ends_alone(config: Config, tmp_pat
     config = replace(config, search_space=space, search_strategy="grid", num_trials=None, trials_together=3)
     findings = run_search(replace(config, output_path=tmp_path / "s"))
     assert [t.state for t in findings.trials] == ["complete", "failed", "complete"]
+
+
+def test_a_search_is_a_step_of_a_recipe_and_its_best_run_goes_on(config: Config, tmp_path: Path) -> None:
+    config = replace(config, passes=["search", "evaluate"], num_trials=2, output_path=tmp_path / "line")
+    first, second = (run(config).read_record() for _ in range(2))
+    assert [step["reused"] for step in first + second] == [False, False, True, True]
+    assert Path(first[0]["model"]) == tmp_path / "line/search/best"
+    scored = json.loads((tmp_path / "line/evaluate/tuned/report.json").read_text(encoding="utf-8"))
+    best = Run(tmp_path / "line/search/best").summary["eval_loss"]
+    assert scored["metrics"]["loss"]["value"] == pytest.approx(best, abs=1e-4)
 
 
 def test_several_aims_are_measured_on_the_answers(config: Config, tmp_path: Path) -> None:
