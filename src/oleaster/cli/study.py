@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from oleaster.cli.tables import print_pairs
+from oleaster.search.papers import SearchNote, TrialBegins, TrialEnds, rounded
 
 if TYPE_CHECKING:
     from oleaster.config.schema import Config
     from oleaster.config.search import Dimension
-    from oleaster.search.papers import Findings, Objective, SearchEvent, Trial, TrialEnds, Watch
+    from oleaster.search.papers import Findings, Objective, SearchEvent, Trial, Watch
 
 SHOWN_TRIALS = 10
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -26,8 +27,6 @@ _BAR = 24
 @contextmanager
 def shown_trials(console: Console) -> Iterator[Watch]:
     """A function that prints each event of a search with the seconds since the start."""
-    from oleaster.search.papers import SearchNote, TrialBegins, TrialEnds
-
     began = time.monotonic()
 
     def watch(event: SearchEvent) -> None:
@@ -60,14 +59,6 @@ def ended_line(event: TrialEnds) -> str:
 def settings_text(settings: object) -> str:
     """`learning_rate 0.001, lora_r 8`"""
     return ", ".join(f"{name} {rounded(value)}" for name, value in dict(settings).items())  # type: ignore[call-overload]
-
-
-def rounded(value: str) -> str:
-    """Four digits of a number that has more; the recipe has all of them."""
-    try:
-        return value if len(value) < 7 else f"{float(value):.4g}"
-    except ValueError:
-        return value
 
 
 def number(value: float) -> str:

@@ -117,12 +117,14 @@ def course(trials: Sequence[Trial]) -> str:
         points = " ".join(f"{x(number):.1f},{y(loss):.1f}" for number, loss in trial.course)
         dash = ' stroke-dasharray="4 4"' if trial.state == "pruned" else ""
         line = f'<polyline points="{points}" fill="none" stroke="{_hex(GOOD)}" stroke-opacity=".6"{dash}>'
-        parts.append(_of_trial(trial, f"{line}{_title(trial)}</polyline>"))
+        number, loss = trial.course[-1]
+        end = f'<circle cx="{x(number):.1f}" cy="{y(loss):.1f}" r="3" fill="{_hex(GOOD)}">{_title(trial)}</circle>'
+        parts.append(_of_trial(trial, f"{line}{_title(trial)}</polyline>{end}"))
     return _svg([*ticks, *parts])
 
 
 def _axis(values: Sequence[str | None]) -> tuple[Callable[[str | None], float | None], list[tuple[str, float]]]:
-    """(value -> height, labels with heights) of a setting: numbers (a log scale over two decades), else names."""
+    """(value -> height, labels with heights) of a setting: numbers (a log scale from a decade on), else names."""
     given = [value for value in values if value is not None]
     numbers = [_number(value) for value in given]
     if any(n is None for n in numbers):
@@ -132,7 +134,7 @@ def _axis(values: Sequence[str | None]) -> tuple[Callable[[str | None], float | 
         return (lambda value: None if value is None else heights[value]), list(heights.items())
     known = [n for n in numbers if n is not None]
     low, high = min(known), max(known)
-    bend = math.log if low > 0 and high / low >= 100 else float
+    bend = math.log if low > 0 and high / low >= 10 else float
     spot = _scale(bend(low), bend(high), HEIGHT - 20, 40)
     ends = [(f"{n:.4g}", spot(bend(n))) for n in sorted({low, high})]
     return (lambda value: None if value is None else spot(bend(float(value)))), ends

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from oleaster.search.charts import bars, course, history, parallel, pareto
-from oleaster.search.papers import Findings, Trial
+from oleaster.search.papers import Findings, Trial, rounded
 
 _STYLE = """
 :root { --ink: #1c2321; --soft: #65706b; --line: #d8ded9; --good: #2f6b4f; --paper: #fbfcfa; }
@@ -21,7 +21,8 @@ svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; } svg text { 
 svg .axis { stroke: var(--line); } svg .soft { fill: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; } td.why { text-align: left; color: var(--soft); }
+th:first-child, td:first-child { text-align: left; } td.why { text-align: left; color: var(--soft); min-width: 16rem; }
+div { overflow-x: auto; }
 tr.best td { font-weight: 600; color: var(--good); }
 .trial { transition: opacity .1s; } .dimmed { opacity: .08; }
 pre { background: color-mix(in srgb, var(--line) 40%, transparent); padding: .7rem; overflow-x: auto; }
@@ -89,12 +90,12 @@ def _table(findings: Findings) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in ["trial", "state", *measured, *names, "seconds", ""])
     best = {trial.number for trial in findings.best}
     rows = [_row(trial, measured, names, trial.number in best) for trial in findings.trials]
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<div><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def _row(trial: Trial, measured: Sequence[str], names: Sequence[str], is_best: bool) -> str:
     figures = [f"{trial.values[name]:.5g}" if name in trial.values else "" for name in measured]
-    cells = [str(trial.number), trial.state, *figures, *(trial.settings.get(name, "") for name in names)]
+    cells = [str(trial.number), trial.state, *figures, *(rounded(trial.settings.get(name, "")) for name in names)]
     cells.append(f"{trial.seconds:.1f}")
     why = f'<td class="why">{escape(trial.why.splitlines()[0] if trial.why else "")}</td>'
     css = ' class="best"' if is_best else ""

@@ -45,6 +45,14 @@ class Trial:
     """Why it was pruned or failed, or which trial has the same settings."""
 
 
+def rounded(value: str) -> str:
+    """Four digits of a number that has more, for people; the recipe has all of them."""
+    try:
+        return value if len(value) < 7 else f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
 @dataclass(frozen=True)
 class Findings:
     """A search as it stands."""
