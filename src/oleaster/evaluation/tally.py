@@ -64,10 +64,12 @@ class Ranks(Tally):
 
 def _mid_ranks(column: Floats, weights: Floats) -> Floats:
     """[S, rows], the mean of the places that a row's value takes when row i stands `weights[:, i]` times in line."""
-    distinct, places = np.unique(column, return_inverse=True)
-    held = np.zeros((len(weights), len(distinct)))
-    np.add.at(held.T, places, weights.T)
-    return (np.cumsum(held, axis=1) - (held - 1) / 2)[:, places]
+    _, starts, places = np.unique(np.sort(column), return_index=True, return_inverse=True)
+    order = np.argsort(column, kind="stable")
+    held = np.add.reduceat(weights[:, order], starts, axis=1)  # of each distinct value
+    back = np.empty_like(places)
+    back[order] = places
+    return (np.cumsum(held, axis=1) - (held - 1) / 2)[:, back]
 
 
 def ratio(totals: Sequence[float], counts: Sequence[float], unit: str, *, lower_is_better: bool = False) -> Tally:
