@@ -99,7 +99,7 @@ def undo(cleaned: Path, output: Path) -> Source:
     head, *entries = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
     source = Source(**head["source"])
     changes = {entry["line"]: Change(**{**entry, "why": tuple(entry["why"])}) for entry in entries}
-    rest = iter(cleaned.read_text(encoding="utf-8").split("\n")[:-1])
+    rest = iter(cleaned.read_bytes().decode("utf-8").split("\n")[:-1])  # a lone \r is no line end
     lines = [_line_before(number, changes.get(number), rest, cleaned) for number in range(1, source.lines + 1)]
     if next(rest, None) is not None:
         raise _changed_since(cleaned)

@@ -33,7 +33,7 @@ def cleaned(folder: Path, data: bytes, fixes: tuple[str, ...] = SAFE) -> list[Ro
     clean(source, folder / "clean.jsonl", DataConfig(), fixes)
     undo(folder / "clean.jsonl", folder / "back.jsonl")
     assert (folder / "back.jsonl").read_bytes() == data == source.read_bytes()
-    return [json.loads(line) for line in (folder / "clean.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / "clean.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def test_good_rows_stay_as_they_are(tmp_path: Path) -> None:

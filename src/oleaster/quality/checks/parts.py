@@ -35,7 +35,8 @@ def labels(material: Material) -> Iterator[Finding]:
         by_part[item.part][label] += 1
     yield from _spellings(material)
     train = by_part[material.parts[0]]
-    rare = sorted(label for label, count in train.items() if count < FEW)
+    usual = _usual_spelling(material)
+    rare = sorted(label for label, count in train.items() if count < FEW and usual.get(label, label) == label)
     if rare:
         rows = [i.named(f"'{label}'") for i, label in _with_labels(material, set(rare), material.parts[0])]
         yield Finding(
@@ -59,9 +60,9 @@ def labels(material: Material) -> Iterator[Finding]:
             "divide anew with every label in every part: oleaster data split",
             tuple(rows),
         )
-    usual = Counter({label: count for label, count in train.items() if count >= FEW})
-    if len(usual) > 1 and usual.most_common(1)[0][1] > UNEVEN * min(usual.values()):
-        (most, n), (least, m) = usual.most_common(1)[0], usual.most_common()[-1]
+    enough = Counter({label: count for label, count in train.items() if count >= FEW})
+    if len(enough) > 1 and enough.most_common(1)[0][1] > UNEVEN * min(enough.values()):
+        (most, n), (least, m) = enough.most_common(1)[0], enough.most_common()[-1]
         yield Finding(
             "uneven_labels",
             "note",
@@ -70,12 +71,17 @@ def labels(material: Material) -> Iterator[Finding]:
         )
 
 
+def _usual_spelling(material: Material) -> dict[str, str]:
+    """Label -> its commonest spelling, for labels with several."""
+    spellings: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for label in material.labels or ():
+        spellings[normalised(label) or label][label] += 1
+    return {label: found.most_common(1)[0][0] for found in spellings.values() for label in found if len(found) > 1}
+
+
 def _spellings(material: Material) -> Iterator[Finding]:
     assert material.labels is not None
-    spellings: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for label in material.labels:
-        spellings[normalised(label) or label][label] += 1
-    usual = {label: found.most_common(1)[0][0] for found in spellings.values() for label in found if len(found) > 1}
+    usual = _usual_spelling(material)
     rows = [
         item.named(f"'{label}' instead of '{usual[label]}'")
         for item, label in zip(material.items, material.labels, strict=True)

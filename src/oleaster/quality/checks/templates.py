@@ -99,7 +99,7 @@ def _forms(items: Sequence[Item]) -> dict[str, list[str]]:
     """Name of a formal feature -> its value in each row."""
     prompts, answers = [i.prompt for i in items], [i.answer for i in items]
     return {
-        "system message": [_system(i) for i in items],
+        "system message": _systems(items),
         "opening of the prompt": [_opening(text) for text in prompts],
         "opening of the answer": [_opening(text) for text in answers],
         "edges of the prompt": [_edges(text) for text in prompts],
@@ -123,9 +123,15 @@ def _shown(value: str) -> str:
     return f"'{excerpt(value, 40)}'" if value else "none"
 
 
-def _system(item: Item) -> str:
-    messages = item.example.messages
-    return str(messages[0]["content"]) if messages and messages[0]["role"] in ("system", "developer") else ""
+def _systems(items: Sequence[Item]) -> list[str]:
+    """System messages; where they differ from row to row anyway, only whether there is one."""
+    texts = [
+        str(first["content"]) if first["role"] in ("system", "developer") else ""
+        for first in (item.example.messages[0] if item.example.messages else {"role": ""} for item in items)
+    ]
+    if Counter(texts).most_common(1)[0][1] >= USUAL * len(texts):
+        return texts
+    return ["one" if text else "" for text in texts]
 
 
 def _opening(text: str) -> str:
