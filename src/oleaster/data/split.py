@@ -70,7 +70,7 @@ def hold_out(
     """Divide rows into (training, validation), each in the order given.
 
     Whole groups move together. With labels every label gives its share of rows (largest remainders make up the total),
-    as nearly as its groups allow, never more, and keeps at least one group for training.
+    as nearly as its groups allow, and keeps at least one group for training.
 
     Args:
         groups: a partition of the row numbers, as in `Repeats.groups`.
@@ -95,10 +95,15 @@ def hold_out(
 
 
 def _filling(groups: Sequence[Sequence[int]], rows: int) -> list[Sequence[int]]:
-    """Groups in order, each that still fits into `rows` rows; never all of them."""
+    """Groups in order, each that still fits into `rows` rows; never all of them. Where none fits, the smallest one if
+    at least half of the rows stay: rather a few rows too many than a label that is not validated."""
     chosen: list[Sequence[int]] = []
+    left = rows
     for group in groups:
-        if len(group) <= rows and len(chosen) < len(groups) - 1:
+        if len(group) <= left and len(chosen) < len(groups) - 1:
             chosen.append(group)
-            rows -= len(group)
+            left -= len(group)
+    if rows and not chosen and len(groups) > 1:
+        smallest = min(groups, key=len)
+        return [smallest] if 2 * len(smallest) <= sum(map(len, groups)) else []
     return chosen

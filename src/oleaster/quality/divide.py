@@ -60,20 +60,32 @@ def divide(
     items = [material.items[i] for i in numbers]
     labels = [material.labels[i] for i in numbers] if material.labels else None
     groups = _groups(material, numbers, items, group_field, keep_near)
-    rest, tested = hold_out(groups, labels, test, seed) if test else (list(range(len(items))), [])
+    rest, tested = _hold_out(groups, labels, test, seed) if test else (list(range(len(items))), [])
     held: list[int] = []
     if validation:
         left = set(rest)
-        train, held = hold_out([g for g in groups if g[0] in left], labels, validation / (1 - test), seed + 1)
+        train, held = _hold_out([g for g in groups if g[0] in left], labels, validation / (1 - test), seed + 1)
     else:
         train = rest
     sides = {TRAIN: train, "validation": held, "test": tested}
+    for part, share in (("validation", validation), ("test", test)):
+        if share and not sides[part]:
+            found = f"no row is left for {part}: {len(items):,} rows hang together in {len(groups):,} groups"
+            raise DataError(found, remedy="--keep_near false, another --group_field, or a larger share")
     chosen = {part: [items[i] for i in side] for part, side in sides.items() if side}
     made, left_out = _made_rows(material, chosen)
     parts = {part: [item.example.row for item in side] for part, side in chosen.items()}
     parts[TRAIN] = parts.get(TRAIN, []) + [example.row for example in made]
     counts = {part: _count([labels[i] for i in sides[part]]) for part in parts} if labels else {}
     return Division(parts, counts, len(items) - len(groups), left_out)
+
+
+def _hold_out(
+    groups: list[list[int]], labels: list[str] | None, fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Even over the labels; where groups are so large that no label can spare one, without regard to them."""
+    kept, held = hold_out(groups, labels, fraction, seed)
+    return (kept, held) if held or labels is None else hold_out(groups, None, fraction, seed)
 
 
 def write_parts(division: Division, folder: Path) -> dict[str, Path]:

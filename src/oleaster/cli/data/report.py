@@ -68,7 +68,8 @@ def print_report(console: Console, found: DataReport, shown: int = SHOWN_ROWS) -
     from rich.table import Table
 
     whose = f"tokens of {found.model}" if found.unit == "tokens" else "characters"
-    table = Table(box=None, pad_edge=False, title=f"lengths in {whose}, median/95 %/longest", title_justify="left")
+    console.print(f"lengths in {whose}, median/95 %/longest", markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     for name in ("part", "rows", "bad", "prompt", "answer", "row", "labels", "languages"):
         table.add_column(
             name, justify="left" if name in ("part", "languages") else "right", no_wrap=name != "languages"
