@@ -103,6 +103,11 @@ CASES = [
         training(model="package:llm-nothing"),
         ("the package 'llm-nothing' is not installed", "pip install"),
     ),
+    Wrong(
+        "unknown metric",
+        training("--metrics acuracy,chrf"),
+        ("there is no metric 'acuracy'", "did you mean 'accuracy'"),
+    ),
     Wrong("no run", "evaluate ./nowhere -d rows.jsonl", ("./nowhere: no such folder",)),
     Wrong("no prompt", "generate tiny --temperature -1", ("temperature >= 0",)),
 ]

@@ -53,6 +53,7 @@ def get_ready(config: Config) -> Ready:
     from oleaster.data.encode import encode_all
     from oleaster.data.encode_heads import encode_all_for_head
     from oleaster.data.prepare import prepare
+    from oleaster.evaluation.metrics import check_metrics
     from oleaster.models.sanity import check
     from oleaster.models.source import resolve
     from oleaster.models.tokenizer import load_tokenizer
@@ -60,6 +61,8 @@ def get_ready(config: Config) -> Ready:
     from oleaster.pipeline.heads import check_base
 
     load_plugins(config.plugins)
+    if config.evaluation.metrics:  # before hours of training, not after them
+        check_metrics(config.evaluation.metrics)
     _refuse_adapted_base(config)
     prepared = prepare(config.data, config.seed)
     settled = tasks.settle(config, prepared)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
-from oleaster.core.errors import ConfigError, DataError, UserError, collect
+from oleaster.core.errors import ConfigError, DataError, MissingExtraError, UserError, collect
 from oleaster.core.registry import Registry
 from oleaster.evaluation.report import Row
 from oleaster.evaluation.tally import Tally, mean
@@ -58,10 +59,24 @@ def full_name(name: str) -> str:
     return plain if plain in metrics else _OTHER_NAMES.get(plain.replace("_", ""), _OTHER_NAMES.get(plain, name))
 
 
+def needs_library(package: str) -> Callable[[Metric], Metric]:
+    """Decorator of a metric that needs a package of the extra `metrics`: it is missed before a model is asked."""
+
+    def mark(metric: Metric) -> Metric:
+        _libraries[metric] = package
+        return metric
+
+    return mark
+
+
+_libraries: dict[Metric, str] = {}
+
+
 def check_metrics(names: Sequence[str]) -> list[str]:
     """The full names, in order and each once.
 
-    Raises: ConfigError for all unknown metrics, and those that ask for something that rows do not have.
+    Raises: ConfigError for all unknown metrics, and those that ask for something that rows do not have;
+        MissingExtraError where a metric's library is not installed.
     """
     problems: list[UserError] = []
     for name in names:
@@ -69,6 +84,11 @@ def check_metrics(names: Sequence[str]) -> list[str]:
             wants(full_name(name))
         except ConfigError as error:
             problems.append(error)
+            continue
+        library = _libraries.get(metrics.get(full_name(name)))
+        if library and not find_spec(library):
+            message = f"the metric '{name}' needs {library.replace('_', '-')}, which is not installed"
+            problems.append(MissingExtraError(message, remedy="pip install 'oleaster[metrics]'"))
     collect(problems)
     return list(dict.fromkeys(map(full_name, names)))
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from oleaster.core.errors import MissingExtraError
 from oleaster.evaluation.metrics.labels import texts
-from oleaster.evaluation.metrics.registry import Reference, metrics
+from oleaster.evaluation.metrics.registry import Reference, metrics, needs_library
 from oleaster.evaluation.tally import Floats, Tally, mean
 
 _SPACELESS = re.compile("(CJK|HIRAGANA|KATAKANA|THAI|LAO|KHMER|MYANMAR) ")
@@ -20,12 +19,15 @@ _NOTED = 0.02
 
 
 @metrics.register("chrf")
+@needs_library("sacrebleu")
 def chrf(predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
     """Corpus chrF2 of sacrebleu (character n-grams up to 6, beta 2; Popović 2015), 0 to 100; the best reference counts.
 
     For translation, good with inflected languages such as Polish. Misleads on meaning: a negation is a few characters.
     """
-    scorer = _extra("sacrebleu.metrics", "CHRF")()
+    from sacrebleu.metrics.chrf import CHRF
+
+    scorer: Any = CHRF()
     asked = [prediction.strip() for prediction in predictions]
     # Its own counts of each row, so that sums of rows are scored exactly as it scores a corpus.
     rows = scorer._extract_corpus_statistics(asked, _streams(references))
@@ -33,13 +35,16 @@ def chrf(predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
 
 
 @metrics.register("bleu")
+@needs_library("sacrebleu")
 def bleu(predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
     """Corpus BLEU of sacrebleu (4-grams, tokenizer 13a, exponential smoothing; Post 2018), 0 to 100.
 
     For translation of whole texts. Misleads on short answers (no 4-grams to match) and on languages written without
     spaces; two systems are comparable only on the same rows.
     """
-    scorer = _extra("sacrebleu.metrics", "BLEU")(effective_order=True)
+    from sacrebleu.metrics.bleu import BLEU
+
+    scorer = BLEU(effective_order=True)
     pairs = zip(predictions, references, strict=True)
     found = [scorer.sentence_score(p.strip(), texts(r)) for p, r in pairs]
     rows = np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in found], np.float64)
@@ -54,6 +59,7 @@ def bleu(predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
 
 
 @metrics.register("rouge_1")
+@needs_library("rouge_score")
 def rouge_1(predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
     """Mean over the rows of ROUGE-1: F1 of the words in common (Lin 2004), 0 to 1; the best reference counts.
 
@@ -63,6 +69,7 @@ def rouge_1(predictions: Sequence[str], references: Sequence[Reference]) -> Tall
 
 
 @metrics.register("rouge_2")
+@needs_library("rouge_score")
 def rouge_2(predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
     """Mean over the rows of ROUGE-2: F1 of the pairs of neighbouring words in common, 0 to 1; best reference.
 
@@ -72,6 +79,7 @@ def rouge_2(predictions: Sequence[str], references: Sequence[Reference]) -> Tall
 
 
 @metrics.register("rouge_l")
+@needs_library("rouge_score")
 def rouge_l(predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
     """Mean over the rows of ROUGE-L: F1 of the longest common subsequence of words (Lin 2004), 0 to 1; best reference.
 
@@ -90,7 +98,9 @@ class _Words:
 
 
 def _rouge(kind: str, predictions: Sequence[str], references: Sequence[Reference]) -> Tally:
-    scorer = _extra("rouge_score.rouge_scorer", "RougeScorer")([kind], tokenizer=_Words())
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([kind], tokenizer=_Words())
     found = [scorer.score_multi(texts(r), p)[kind].fmeasure for p, r in zip(predictions, references, strict=True)]
     tally = mean(found, "F1")
     letters = [c for reference in references for text in texts(reference) for c in text.lower() if c.isalnum()]
@@ -124,13 +134,3 @@ def _streams(references: Sequence[Reference]) -> list[list[str | None]]:
     """sacrebleu's form of several references: a list per place, None where a row has fewer."""
     listed = [texts(reference) for reference in references]
     return [[row[i] if i < len(row) else None for row in listed] for i in range(max(map(len, listed)))]
-
-
-def _extra(module: str, name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0].replace("_", "-")
-        raise MissingExtraError(f"{package} is not installed", remedy="pip install 'oleaster[metrics]'") from error

@@ -6,9 +6,10 @@ import inspect
 
 import pytest
 
-from oleaster.core.errors import ConfigError, DataError
+from oleaster.core.errors import ConfigError, DataError, MissingExtraError
 from oleaster.evaluation.figures import tallies
 from oleaster.evaluation.metrics import check_metrics, full_name, measure, measure_rows, metrics
+from oleaster.evaluation.metrics.registry import needs_library
 from oleaster.evaluation.report import Row
 from oleaster.evaluation.tally import Tally, mean, ratio
 
@@ -23,6 +24,7 @@ def plug_in():
     metrics.register("test_short")(lambda predictions, references: [1.0] * (len(predictions) - 1))
     metrics.register("test_nan")(lambda predictions: [float("nan") for _ in predictions])
     metrics.register("test_strange")(lambda predictions, gold: 0.0)
+    metrics.register("test_foreign")(needs_library("no_such_library")(lambda predictions: 0.0))
     metrics.register("test_costs")(lambda prompts, predictions, price=2.0: [price * len(p) for p in prompts])
 
 
@@ -74,6 +76,11 @@ def test_wrong_names_are_reported_together_and_usual_ones_understood():
     assert full_name("nothing") == "nothing"
     with pytest.raises(ConfigError, match=r"(?s)2 problems.*did you mean 'exact_match'.*asks for gold"):
         check_metrics(["exactmatch", "test_strange", "bleu"])
+
+
+def test_a_missing_library_is_told_before_any_answer_is_asked_for():
+    with pytest.raises(MissingExtraError, match=r"needs no-such-library, which is not installed\n  -> pip install"):
+        check_metrics(["test_foreign"])
 
 
 def test_a_ratio_weighs_rows_by_their_counts():
