@@ -56,6 +56,18 @@ class Artifact:
         return (folder / MANIFEST).is_file()
 
     @classmethod
+    def kind_of(cls, folder: Path) -> str:
+        """What its manifest says it is; its other files are not looked at, as some may be edited on purpose.
+
+        Raises: ModelError when the manifest is damaged.
+        """
+        try:
+            return str(json.loads((folder / MANIFEST).read_text("utf-8"))["kind"])
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = "export it again with `oleaster auto-opt`"
+            raise ModelError(f"damaged manifest ({error})", where=str(folder / MANIFEST), remedy=remedy) from error
+
+    @classmethod
     @contextmanager
     def staged(cls, target: Path) -> Iterator[Path]:
         """Build an artifact: write its files into the folder given and call `seal` on that folder at the end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -66,6 +67,7 @@ def build_graph(folder: Path, output: Path) -> None:
         except (KeyError, AttributeError, NotImplementedError, ValueError, RuntimeError) as error:
             tail = "\n".join(printed.getvalue().splitlines()[-5:])
             raise GraphError(f"onnxruntime-genai's builder failed on {architecture}: {error!r}\n{tail}") from error
+    gc.collect()  # the builder's objects hold each other, and with them the model's weights
 
 
 def check_family(config: dict[str, Any], where: str) -> str:

@@ -122,28 +122,28 @@ def load_artifact(path: Path | str, config: Config, adapter: str | None = None) 
 
     A .gguf file without llama-cpp-python on this machine is unpacked and answers through torch.
 
-    Raises: ModelError when files of the artifact are missing; ConfigError for an adapter beside a kind that has none.
+    Raises: ModelError when the artifact is damaged; ConfigError for an adapter beside a kind that has none.
     """
     from oleaster.models.tokenizer import load_tokenizer
 
-    artifact = Artifact.open(Path(path))
-    threads = config.training.num_threads
-    if artifact.kind == "onnx-genai":
+    folder = Path(path)
+    kind, threads = Artifact.kind_of(folder), config.training.num_threads
+    if kind == "onnx-genai":
         from oleaster.inference.onnx_predictor import OnnxPredictor
 
-        return OnnxPredictor(artifact.folder, adapter, threads=threads), load_tokenizer(artifact.folder)
+        return OnnxPredictor(folder, adapter, threads=threads), load_tokenizer(folder)
     refuse_adapter(path, adapter)
-    if artifact.kind == "gguf":
+    if kind == "gguf":
         from oleaster.inference.llama_cpp_predictor import FILE, LlamaCppPredictor, llama_cpp_is_there
 
         if llama_cpp_is_there():
-            return LlamaCppPredictor(artifact.folder, threads=threads), load_tokenizer(artifact.folder)
-        path = artifact.folder / FILE
+            return LlamaCppPredictor(folder, threads=threads), load_tokenizer(folder)
+        path = folder / FILE
     from oleaster.inference.torch_predictor import TorchPredictor
 
     use_threads(config)
     loaded = load_part(str(path), config)
-    return TorchPredictor(loaded, artifact.folder.name), loaded.tokenizer
+    return TorchPredictor(loaded, folder.name), loaded.tokenizer
 
 
 def load_part(source: str, config: Config, head: Head | None = None) -> LoadedModel:

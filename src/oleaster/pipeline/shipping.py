@@ -209,8 +209,14 @@ def _named_adapters(folders: Sequence[Path]) -> dict[str, Path]:
 
 def _other_base(name: str, run: Run, base: ModelFolder) -> Iterator[UserError]:
     """A problem when the run was trained on other weights, as far as both are known by their hash."""
+    from oleaster.models.source import revision_of
+
     trained_on = run.summary["base_revision"] if run.is_done else ""
-    if trained_on.startswith("sha256:") and base.revision.startswith("sha256:") and trained_on != base.revision:
+    if not (trained_on.startswith("sha256:") and base.revision.startswith("sha256:")):
+        return
+    # A base that was unpacked from one file is known by the hash of that file; the run keeps it as a folder.
+    same = {trained_on} | ({revision_of(run.model)} if (run.model / "config.json").is_file() else set())
+    if base.revision not in same:
         message = f"the adapter '{name}' was trained on {run.summary['base']} ({trained_on}), not on this base"
         yield ConfigError(message, where="--base_model_path", remedy=f"--base_model_path {run.model}")
 
