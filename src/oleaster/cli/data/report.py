@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 3
 SHOWN_LABELS = 6
+SHOWN_LANGUAGES = 4
 _MARKS = {"error": ("red", "error"), "warning": ("yellow", "warning"), "note": ("cyan", "note")}
 
 
@@ -70,16 +71,14 @@ def print_report(console: Console, found: DataReport, shown: int = SHOWN_ROWS) -
     whose = f"tokens of {found.model}" if found.unit == "tokens" else "characters"
     console.print(f"lengths in {whose}, median/95 %/longest", markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for name in ("part", "rows", "bad", "prompt", "answer", "row", "labels", "languages"):
-        table.add_column(
-            name, justify="left" if name in ("part", "languages") else "right", no_wrap=name != "languages"
-        )
+    for name in ("part", "rows", "bad", "prompt", "answer", "row", "labels"):
+        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
     for part in found.parts:
         table.add_row(*_cells(part))
     console.print(table, markup=False)
     for part in found.parts:
-        if part.labels:
-            console.print(_label_line(part), markup=False, highlight=False, soft_wrap=True)
+        for line in _spread(part):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     for finding in found.findings:
         _print_finding(console, finding, shown)
     counts = {severity: sum(f.severity == severity for f in found.findings) for severity in _MARKS}
@@ -88,19 +87,23 @@ def print_report(console: Console, found: DataReport, shown: int = SHOWN_ROWS) -
 
 
 def _cells(part: PartFigures) -> Sequence[str]:
-    total = sum(part.languages.values()) or 1
-    languages = [
-        f"{name} {100 * count / total:.0f} %" for name, count in list(part.languages.items())[:3] if count > total / 200
-    ]
     lengths = (f"{q.median:,}/{q.p95:,}/{q.longest:,}" for q in (part.prompt, part.answer, part.whole))
     labels = f"{len(part.labels):,}" if part.labels else "-"
-    return [part.name, f"{part.rows:,}", f"{part.unusable:,}", *lengths, labels, ", ".join(languages) or "-"]
+    return [part.name, f"{part.rows:,}", f"{part.unusable:,}", *lengths, labels]
 
 
-def _label_line(part: PartFigures) -> str:
-    entries = list(part.labels.items())
-    few = entries if len(entries) <= 2 * SHOWN_LABELS else [*entries[:SHOWN_LABELS], None, *entries[-SHOWN_LABELS:]]
-    return f"labels of {part.name}: " + ", ".join("..." if e is None else f"{e[0]} {e[1]:,}" for e in few)
+def _spread(part: PartFigures) -> Iterator[str]:
+    """A line on the labels and one on the languages of a part, where there are any."""
+    if part.labels:
+        entries = [f"{label} {count:,}" for label, count in part.labels.items()]
+        if len(entries) > 2 * SHOWN_LABELS:
+            entries = [*entries[:SHOWN_LABELS], "...", *entries[-SHOWN_LABELS:]]
+        yield f"labels of {part.name}: {', '.join(entries)}"
+    if part.languages:
+        total = sum(part.languages.values())
+        shown = list(part.languages.items())[:SHOWN_LANGUAGES]
+        shares = [f"{name} {100 * count / total:.1f} %" for name, count in shown]
+        yield f"languages of {part.name}: {', '.join(shares)} ({total:,} rows are long enough to tell)"
 
 
 def _print_finding(console: Console, finding: Finding, shown: int) -> None:
