@@ -20,7 +20,10 @@ from oleaster.training.checkpoint import Checkpoints
 from oleaster.training.loop import train
 from oleaster.training.reports import Event, Notice
 
-CLOCK = {"seconds", "memory_mb", "peak_memory_mb", "cpu_percent", "gpu_memory_mb"}
+CLOCK = {
+    *("seconds", "preparing_seconds", "cpu_percent", "machine_cpu_percent"),
+    *("memory_mb", "peak_memory_mb", "gpu_memory_mb", "swap_mb"),
+}
 """Fields of a report that no two runs share."""
 STEPS = 13
 ROWS = random_rows(seed=0, shared=4, count=14)

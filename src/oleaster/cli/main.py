@@ -31,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "auto-opt": "Export a model or run for ONNX Runtime, and prove that it answers the same (alias: optimize)",
     "generate-adapter": "Export one base model that carries several adapters",
     "verify": "Prove it again for an artifact that exists",
+    "watch": "Show runs as they go, in the terminal or in a page on this machine",
+    "diagnose": "Say why a run is not better: short trials, the likeliest cause first, a changed recipe for each",
     "report": "Tell a run or an artifact as one HTML file: scores, curves, mistakes, recipe",
     "data report": "Look at rows: what would harm training or make its figures wrong, by file and line",
     "data clean": "Write a cleaned copy, every change listed",

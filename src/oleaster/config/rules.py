@@ -192,9 +192,10 @@ def output_is_writable(config: Config) -> Iterator[Problem]:
 
 def packages_are_there(config: Config) -> Iterator[Problem]:
     """What is asked for is installed."""
-    if "tensorboard" in config.watch.report_to and importlib.util.find_spec("tensorboard") is None:
-        remedy = 'pip install "oleaster[tensorboard]"'
-        yield Problem("report_to", "the package tensorboard is not installed", remedy, MissingExtraError)
+    for package in ("tensorboard", "mlflow"):
+        if package in config.watch.report_to and importlib.util.find_spec(package) is None:
+            remedy = f'pip install "oleaster[{package}]"'
+            yield Problem("report_to", f"the package {package} is not installed", remedy, MissingExtraError)
 
 
 def names_what_it_needs(command: str, writes: bool = True) -> Rule:

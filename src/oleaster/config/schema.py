@@ -194,10 +194,10 @@ class WatchConfig(Section):
     """Stop after this many validations without a better loss (0 = never)."""
     early_stopping_threshold: NonNegativeFloat = 0.0
     """Smallest fall of the validation loss that counts as better."""
-    report_to: Annotated[list[Literal["tensorboard", "none"]], BeforeValidator(split_commas)] = ["none"]
+    report_to: Annotated[list[Literal["tensorboard", "mlflow", "none"]], BeforeValidator(split_commas)] = ["none"]
     """Further sinks beside the JSON lines."""
     logging_dir: Path | None = None
-    """Folder of the TensorBoard files; default: output_path/logs."""
+    """Folder of the TensorBoard files (default: output_path/logs) and of mlflow.db (default: as MLflow says)."""
 
 
 class EvaluationConfig(Section):

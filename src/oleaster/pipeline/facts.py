@@ -16,7 +16,10 @@ from oleaster.pipeline.passes import NOT_OF_A_STEP, CheckedStep
 
 _NO_MATTER = {*NOT_OF_A_STEP, "num_threads", "logging_steps", "logging_dir", "save_steps", "save_total_limit"}
 """Settings that change nothing of what a step makes."""
-_NOT_THE_MODEL = ("checkpoints", "logs", "predictions", "log.jsonl", "ledger.json", "README.md", "DONE")
+_NOT_THE_MODEL = (
+    *("checkpoints", "logs", ".mlflow", "log.jsonl", "ledger.json", "README.md", "DONE"),
+    *("predictions", "diagnosis", "report.html"),
+)
 """What a run's folder holds beside the model that goes on."""
 _MOST_NAMED = 3
 """Changes that are worth a line."""

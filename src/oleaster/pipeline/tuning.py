@@ -62,7 +62,7 @@ def finetune_together(configs: Sequence[Config], sinks: Sequence[Sequence[Sink]]
 
 def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Demand, Answer, Run]:
     """One run, from its config to its folder; asks for the gradients of its steps (see `training.driving`)."""
-    from oleaster.config.load import recipe_text
+    from oleaster.config.load import leaf_values, recipe_text
     from oleaster.config.load import replace as with_settings
     from oleaster.config.rules import TO_FINETUNE, check
     from oleaster.methods import get_method, trainable_parameters
@@ -105,7 +105,7 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
         def all_sinks(resumed_step: int | None) -> list[Sink]:
             if not cluster.is_main:
                 return []
-            opened.extend(build_sinks(config.watch, run, resumed_step))
+            opened.extend(build_sinks(config.watch, run, resumed_step, leaf_values(config)))
             everyone = [*sinks, *opened]
             for text in (*ready.notes, *_speed_notes(loaded, why_dtype)):
                 for sink in everyone:

@@ -20,7 +20,7 @@ from oleaster.reporting.story import Story
 _WORST_CLASSES = 12
 _SPEED = {"score_seconds", "generate_seconds", "generate_speed"}
 """Figures about the evaluation itself, not about the model's answers."""
-_NO_WARNINGS = {"note", "early_stop"}
+NO_WARNINGS = {"note", "early_stop"}
 """Kinds of notices that warn of nothing."""
 
 
@@ -57,28 +57,24 @@ class Bar:
 def render(story: Story, now: datetime | None = None) -> str:
     """The whole page."""
     report = story.best_report
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            story=story,
-            now=now or datetime.now(),
-            headline=headline(story),
-            tiles=tiles(story),
-            charts=training_charts(story.history),
-            bars=score_bars(story.reports),
-            table=score_table(story),
-            report_notes=report.notes if report else (),
-            matrix=confusion_matrix(report) if report else None,
-            classes=class_lines(report)[:_WORST_CLASSES] if report and report.labels else [],
-            examples=examples(report, story.base_report if report is not story.base_report else None) if report else [],
-            ladders=[(artifact, ladder(artifact), precisions(artifact)) for artifact in story.artifacts],
-            recipe=story.recipe.read_text("utf-8") if story.recipe else "",
-            costs=costs(story),
-            warnings=[notice for notice in story.history.notices if notice.kind not in _NO_WARNINGS],
-            notes=[notice for notice in story.history.notices if notice.kind in _NO_WARNINGS],
-            tokens=token_shares(story),
-        )
+    return template("report.html.jinja").render(
+        story=story,
+        now=now or datetime.now(),
+        headline=headline(story),
+        tiles=tiles(story),
+        charts=training_charts(story.history),
+        bars=score_bars(story.reports),
+        table=score_table(story),
+        report_notes=report.notes if report else (),
+        matrix=confusion_matrix(report) if report else None,
+        classes=class_lines(report)[:_WORST_CLASSES] if report and report.labels else [],
+        examples=examples(report, story.base_report if report is not story.base_report else None) if report else [],
+        ladders=[(artifact, ladder(artifact), precisions(artifact)) for artifact in story.artifacts],
+        recipe=story.recipe.read_text("utf-8") if story.recipe else "",
+        costs=costs(story),
+        warnings=[notice for notice in story.history.notices if notice.kind not in NO_WARNINGS],
+        notes=[notice for notice in story.history.notices if notice.kind in NO_WARNINGS],
+        tokens=token_shares(story),
     )
 
 
@@ -134,7 +130,7 @@ def training_charts(history: History) -> list[Chart]:
     steps, evals = history.steps, history.evals
     if not steps:
         return []
-    marks = [Mark(n.step, n.text) for n in history.notices if n.kind not in _NO_WARNINGS]
+    marks = [Mark(n.step, n.text) for n in history.notices if n.kind not in NO_WARNINGS]
     marks += [Mark(best[-1].step, "weights that were kept", "kept") for best in [[e for e in evals if e.best]] if best]
     losses = [Curve("training", tuple((s.step, s.loss) for s in steps))]
     if evals:
@@ -266,7 +262,8 @@ def _has_ladder(found: object) -> bool:
     return isinstance(found, dict) and "ladder" in found
 
 
-def _environment() -> Any:
+def template(name: str) -> Any:
+    """A template of this room; what it is given is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(
@@ -277,4 +274,4 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     found.filters["number"] = number
-    return found
+    return found.get_template(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from oleaster.config.schema import Config
 from oleaster.core.errors import NonFiniteError
 from oleaster.data.batch import Batch, pack
 from oleaster.data.papers import Encoded
+from oleaster.training.bottlenecks import IdleCoresWatch, StarvationWatch, SwapWatch
 from oleaster.training.checkpoint import Best, Checkpoints, DataPosition, TrainState, capture_rng, restore_rng
 from oleaster.training.cluster import Cluster
 from oleaster.training.driving import Answer, Demand, Outcome, Training, drive
@@ -27,7 +28,14 @@ from oleaster.training.optimizers import make_optimizer, make_schedule
 from oleaster.training.order import Plan, rows_of_step, seed_of_step
 from oleaster.training.reports import EvalReport, Notice, Sink, StepReport
 from oleaster.training.resources import ResourceMeter
-from oleaster.training.watch import DivergenceWatch, EarlyStopping, OverfittingWatch, restore, state_of
+from oleaster.training.watch import (
+    DivergenceWatch,
+    EarlyStopping,
+    OverfittingWatch,
+    PlateauWatch,
+    restore,
+    state_of,
+)
 
 
 @dataclass
@@ -57,6 +65,8 @@ class _Progress:
     since_log: _Sums = field(default_factory=_Sums)
     since_eval: _Sums = field(default_factory=_Sums)
     overall: _Sums = field(default_factory=_Sums)
+    preparing: float = 0.0
+    """Seconds of this process spent on rows since the last report."""
 
     def counters(self) -> dict[str, int | float]:
         parts = {"log": self.since_log, "eval": self.since_eval, "all": self.overall}
@@ -117,7 +127,14 @@ def training(
     optimizer = make_optimizer(parameters.items(), config.training)
     schedule = make_schedule(optimizer, config.training, plan.total_steps)
     stopping = EarlyStopping(config.watch.early_stopping_patience, config.watch.early_stopping_threshold)
-    watchers = {"early_stopping": stopping, "overfitting": OverfittingWatch(), "divergence": DivergenceWatch()}
+    of_evals = {"overfitting": OverfittingWatch(), "plateau": PlateauWatch()}
+    of_steps = {
+        "divergence": DivergenceWatch(),
+        "idle_cores": IdleCoresWatch(torch.get_num_threads()),
+        "data_starvation": StarvationWatch(),
+        "swap": SwapWatch(),
+    }
+    watchers: dict[str, Any] = {"early_stopping": stopping, **of_evals, **of_steps}
     progress, meter = _Progress(), ResourceMeter()
 
     state, notices = checkpoints.latest(settings) if config.training.resume else (None, ())
@@ -151,7 +168,9 @@ def training(
 
     begun = logged = time.perf_counter()
     while progress.step < plan.total_steps and not stopping.should_stop:
+        choosing = time.perf_counter()
         group = rows_of_step(rows, config, plan, progress.step, cluster)
+        progress.preparing += time.perf_counter() - choosing
         torch.manual_seed(seed_of_step(config.seed, progress.step, cluster.rank))
         norm, stop = yield from _step(model, parameters, group, loss, config, progress, cluster, save, places)
         rate = float(schedule.get_last_lr()[0])
@@ -163,14 +182,15 @@ def training(
         if progress.step % config.watch.logging_steps == 0 or progress.step == 1 or last:
             now = time.perf_counter()
             report = _step_report(progress, plan, rate, norm, now - logged, meter)
-            progress.since_log, logged = _Sums(), now
+            progress.since_log, progress.preparing, logged = _Sums(), 0.0, now
             emit(report)
-            if notice := watchers["divergence"].update(report):
-                emit(notice)
+            _tell(of_steps.values(), report, emit)
         is_best = False
         if plan.eval_steps and (progress.step % plan.eval_steps == 0 or last):
             paused = time.perf_counter()
-            is_best = _validate(model, validation, loss, config, progress, plan, cluster, watchers, emit)
+            report, is_best = _validate(model, validation, loss, config, progress, plan, cluster, stopping)
+            emit(report)
+            _tell(of_evals.values(), report, emit)
             logged += time.perf_counter() - paused
         if progress.step % plan.save_steps == 0 or is_best or last or stop:
             save()
@@ -198,7 +218,9 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
           config: Config, progress: _Progress, cluster: Cluster, save: Callable[[], None],
           places: Sequence[str]) -> Generator[Demand, Answer, tuple[float, bool]]:  # fmt: skip
     """Get the gradient of one optimiser step and clip it. Returns its norm before clipping, and the wish to stop."""
+    packing = time.perf_counter()
     batches = [pack(part) for part in group if part]
+    progress.preparing += time.perf_counter() - packing
     count = cluster.sum(sum(batch.units for batch in batches))
     total, stop = yield Demand(model, batches, count, loss)
     cluster.sum_gradients(parameters.values())
@@ -233,12 +255,12 @@ def validation_loss(
 
 
 def _validate(model: nn.Module, rows: Sequence[Encoded], loss: Loss, config: Config, progress: _Progress, plan: Plan,
-              cluster: Cluster, watchers: Mapping[str, Any], emit: Sink) -> bool:  # fmt: skip
-    """Score the validation rows, tell everybody, say whether this is the best so far."""
+              cluster: Cluster, stopping: EarlyStopping) -> tuple[EvalReport, bool]:  # fmt: skip
+    """Score the validation rows. Returns: the report, and whether this is the best so far."""
     begun = time.perf_counter()
     found = validation_loss(model, rows, loss, config.training.per_device_eval_batch_size, cluster)
     value = float(found.total) / found.count
-    is_best = watchers["early_stopping"].update(value, progress.step)
+    is_best = stopping.update(value, progress.step)
     if is_best:
         progress.best = Best(value, progress.step)
     report = EvalReport(
@@ -252,10 +274,14 @@ def _validate(model: nn.Module, rows: Sequence[Encoded], loss: Loss, config: Con
         best=is_best,
     )
     progress.since_eval = _Sums()
-    emit(report)
-    if notice := watchers["overfitting"].update(report):
-        emit(notice)
-    return is_best
+    return report, is_best
+
+
+def _tell(watchers: Iterable[Any], report: StepReport | EvalReport, emit: Sink) -> None:
+    """What the watchers have to say about a report."""
+    for watcher in watchers:
+        if notice := watcher.update(report):
+            emit(notice)
 
 
 def _step_report(
@@ -273,6 +299,7 @@ def _step_report(
         input_tokens=sums.inputs,
         rows=sums.rows,
         seconds=seconds,
+        preparing_seconds=progress.preparing,
         **vars(resources),
     )
 

@@ -33,6 +33,12 @@ class StepReport:
     cpu_percent: float
     """Process CPU time over wall time; 200 = two busy cores."""
     gpu_memory_mb: float | None = None
+    machine_cpu_percent: float = 0.0
+    """CPU time of all programs over wall time; 200 = two busy cores."""
+    swap_mb: float = 0.0
+    """Memory of the process that lies on the disk, in MiB; 0 where the system does not say."""
+    preparing_seconds: float = 0.0
+    """Part of `seconds` in which rows were chosen and packed."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +71,23 @@ class Notice:
 
 Event = StepReport | EvalReport | Notice
 Sink = Callable[[Event], None]
+
+
+def scalars(event: Event) -> dict[str, float]:
+    """The figures of an event under the names that TensorBoard and MLflow show; none of a notice."""
+    if isinstance(event, EvalReport):
+        return {"eval/loss": event.eval_loss}
+    if isinstance(event, Notice):
+        return {}
+    scalars = {
+        "train/loss": event.loss,
+        "lr": event.learning_rate,
+        "grad_norm": event.grad_norm,
+        "tokens_per_second": event.input_tokens / event.seconds if event.seconds > 0 else 0.0,
+        "memory_mb": event.memory_mb,
+        "peak_memory_mb": event.peak_memory_mb,
+        "cpu_percent": event.cpu_percent,
+        "machine_cpu_percent": event.machine_cpu_percent,
+        "swap_mb": event.swap_mb,
+    }
+    return scalars if event.gpu_memory_mb is None else {**scalars, "gpu_memory_mb": event.gpu_memory_mb}

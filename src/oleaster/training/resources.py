@@ -25,6 +25,10 @@ class Resources:
     """CPU time of the process over wall time since the reading before; 200 = two busy cores."""
     gpu_memory_mb: float | None
     """Memory of all tensors on this process's GPUs, in MiB; None without a GPU."""
+    machine_cpu_percent: float
+    """CPU time of all programs over wall time since the reading before; 200 = two busy cores."""
+    swap_mb: float
+    """Memory of the process that lies on the disk, in MiB; 0 where the system does not say."""
 
 
 class ResourceMeter:
@@ -33,13 +37,15 @@ class ResourceMeter:
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._cpu, self._wall = self._cpu_seconds(), time.perf_counter()
+        psutil.cpu_percent()  # a call gives the use since the call before
 
     def __call__(self) -> Resources:
         cpu, wall = self._cpu_seconds(), time.perf_counter()
         percent = 100 * (cpu - self._cpu) / max(wall - self._wall, 1e-9)
         self._cpu, self._wall = cpu, wall
         memory = self._process.memory_info().rss / _MIB
-        return Resources(memory, max(memory, peak_memory_mb()), percent, _gpu_memory_mb())
+        machine = psutil.cpu_percent() * (psutil.cpu_count() or 1)
+        return Resources(memory, max(memory, peak_memory_mb()), percent, _gpu_memory_mb(), machine, swap_mb())
 
     def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()
@@ -50,15 +56,27 @@ def peak_memory_mb() -> float:
     """Highest resident memory of this process so far, in MiB."""
     if sys.platform == "linux":
         # Not getrusage: its figure is carried over from the process that started this one.
-        for line in Path("/proc/self/status").read_text("ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+        if (found := _status_mb("VmHWM")) is not None:
+            return found
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / _MIB
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (_MIB if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
+
+
+def swap_mb() -> float:
+    """Memory of this process that was moved to the disk, in MiB; only Linux says it of a single process."""
+    return (_status_mb("VmSwap") or 0.0) if sys.platform == "linux" else 0.0
+
+
+def _status_mb(name: str) -> float | None:
+    """A figure of the kernel about this process, in MiB."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    return None
 
 
 def _gpu_memory_mb() -> float | None:

@@ -1,19 +1,20 @@
-"""Where the loop's events are written: JSON lines always, TensorBoard on request. A sink is called with each event."""
+"""Where the loop's events are written: JSON lines always, TensorBoard and MLflow on request."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from oleaster.config.schema import WatchConfig
 from oleaster.core.errors import MissingExtraError
 from oleaster.core.files import atomic_write_text, storage_errors
 from oleaster.core.run import Run
-from oleaster.training.reports import EvalReport, Event, Notice, StepReport
+from oleaster.training.reports import EvalReport, Event, Notice, StepReport, scalars
 
 _NAMES = {StepReport: "step", EvalReport: "eval", Notice: "notice"}
 
@@ -71,7 +72,7 @@ class TensorBoardSink:
         self._writer = SummaryWriter(str(folder), purge_step=0 if resumed_step is None else resumed_step + 1)
 
     def __call__(self, event: Event) -> None:
-        for tag, value in _scalars(event).items():
+        for tag, value in scalars(event).items():
             self._writer.add_scalar(tag, value, event.step)
         if isinstance(event, Notice):
             self._writer.add_text(event.kind, event.text, event.step)
@@ -81,16 +82,33 @@ class TensorBoardSink:
         self._writer.close()
 
 
-def build_sinks(watch: WatchConfig, run: Run, resumed_step: int | None = None) -> list[JsonLinesSink | TensorBoardSink]:
+class ClosingSink(Protocol):
+    """A sink that holds something open."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def build_sinks(
+    watch: WatchConfig, run: Run, resumed_step: int | None = None, settings: Mapping[str, object] = {}
+) -> list[ClosingSink]:
     """The sinks that the config asks for. Close them at the end.
+
+    Args:
+        settings: those that a tracking server is told.
 
     Raises: MissingExtraError, before anything is written.
     """
-    sinks: list[JsonLinesSink | TensorBoardSink] = []
+    sinks: list[ClosingSink] = []
     if "tensorboard" in watch.report_to:
         # A folder given is one for many runs: each gets its own below it, and its own curve.
         given = watch.logging_dir and watch.logging_dir / run.folder.resolve().name
         sinks.append(TensorBoardSink(given or run.folder / "logs", resumed_step))
+    if "mlflow" in watch.report_to:
+        from oleaster.training.mlflow_sink import MlflowSink
+
+        sinks.append(MlflowSink(run, watch.logging_dir, settings, resumed_step))
     sinks.append(JsonLinesSink(run.log, resumed_step))
     return sinks
 
@@ -112,20 +130,3 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
 
 def _finite(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
-
-
-def _scalars(event: Event) -> dict[str, float]:
-    if isinstance(event, EvalReport):
-        return {"eval/loss": event.eval_loss}
-    if isinstance(event, Notice):
-        return {}
-    scalars = {
-        "train/loss": event.loss,
-        "lr": event.learning_rate,
-        "grad_norm": event.grad_norm,
-        "tokens_per_second": event.input_tokens / event.seconds if event.seconds > 0 else 0.0,
-        "memory_mb": event.memory_mb,
-        "peak_memory_mb": event.peak_memory_mb,
-        "cpu_percent": event.cpu_percent,
-    }
-    return scalars if event.gpu_memory_mb is None else {**scalars, "gpu_memory_mb": event.gpu_memory_mb}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from oleaster.training.reports import EvalReport, Notice, StepReport
@@ -123,17 +123,48 @@ class DivergenceWatch:
         )
 
 
-Watcher = EarlyStopping | OverfittingWatch | DivergenceWatch
+@dataclass
+class PlateauWatch:
+    """Notices once when neither validation nor training gets better any more, though much of the training is left."""
 
-_SETTINGS = {"patience", "threshold", "validations", "margin", "factor"}
+    validations: int = 3
+    margin: float = 0.005
+    """Relative fall over these validations that is less than worth their time."""
+    eval_losses: list[float] = field(default_factory=list)
+    train_losses: list[float] = field(default_factory=list)
+    noticed: bool = False
+
+    def update(self, report: EvalReport) -> Notice | None:
+        """Take in one validation. Returns the notice at the validation that completes the signs."""
+        self.eval_losses = [*self.eval_losses[-self.validations :], report.eval_loss]
+        self.train_losses = [*self.train_losses[-self.validations :], report.train_loss]
+        if self.noticed or len(self.eval_losses) <= self.validations or report.step > 0.8 * report.total_steps:
+            return None
+        if any(_fell(losses, self.margin) for losses in (self.eval_losses, self.train_losses)):
+            return None
+        self.noticed = True
+        return Notice(
+            report.step,
+            "plateau",
+            f"Plateau: in the last {self.validations} validations neither the validation loss ({report.eval_loss:.4f}) "
+            f"nor the training loss ({report.train_loss:.4f}) fell by {self.margin:.1%}. Waiting will hardly help: "
+            f"stop here, or try a learning_rate three times as high, a larger lora_r, or other rows.",
+        )
 
 
-def state_of(watcher: Watcher) -> dict[str, Any]:
+def _fell(losses: list[float], margin: float) -> bool:
+    return min(losses[1:]) < losses[0] * (1 - margin)
+
+
+_SETTINGS = {"patience", "threshold", "validations", "margin", "factor", "threads", "reports", "share", "limit_mb"}
+
+
+def state_of(watcher: Any) -> dict[str, Any]:
     """What the watcher has seen, without its settings."""
     return {name: value for name, value in asdict(watcher).items() if name not in _SETTINGS}
 
 
-def restore(watcher: Watcher, state: Mapping[str, Any]) -> None:
+def restore(watcher: Any, state: Mapping[str, Any]) -> None:
     """Put back what `state_of` gave; the settings stay those of now."""
     for name, value in state.items():
         setattr(watcher, name, value)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oleaster.training.reports import EvalReport, StepReport
-from oleaster.training.watch import DivergenceWatch, EarlyStopping, OverfittingWatch, restore, state_of
+from oleaster.training.watch import DivergenceWatch, EarlyStopping, OverfittingWatch, PlateauWatch, restore, state_of
 
 
 def validation(step: int, eval_loss: float, train_loss: float) -> EvalReport:
@@ -100,3 +100,25 @@ def test_a_watcher_carried_over_a_checkpoint_says_what_it_would_have_said(losses
     for old, new in zip(before, after, strict=True):
         restore(new, json.loads(json.dumps(state_of(old))))
     assert seen + feed(after, points[cut:]) == expected
+
+
+def test_a_plateau_is_named_once_while_much_is_left() -> None:
+    watch = PlateauWatch()
+    said = [
+        watch.update(validation(step, loss, 2.0)) for step, loss in enumerate((3.0, 2.0, 1.999, 1.998, 1.997, 1.996))
+    ]
+    assert [notice.step for notice in said if notice] == [4]
+    assert said[4] is not None
+    assert said[4].kind == "plateau"
+    assert "learning_rate" in said[4].text
+
+
+@pytest.mark.parametrize(
+    ("eval_losses", "train_losses", "first"),
+    [((2.0, 1.9, 1.8, 1.7), (2.0,) * 4, 1), ((2.0,) * 4, (2.0, 1.9, 1.8, 1.7), 1), ((2.0,) * 4, (2.0,) * 4, 90)],
+    ids=["validation falls", "training falls", "nearly done"],
+)
+def test_what_still_moves_or_is_nearly_done_is_no_plateau(eval_losses, train_losses, first) -> None:
+    watch = PlateauWatch()
+    for step, (held, trained) in enumerate(zip(eval_losses, train_losses, strict=True), first):
+        assert watch.update(validation(step, held, trained)) is None

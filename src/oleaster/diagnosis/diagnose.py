@@ -1,0 +1,122 @@
+"""Why is it not better? Facts first, then trials, the likeliest cause first, and a recipe for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from oleaster.config.load import load_config, save_config
+from oleaster.config.load import replace as with_settings
+from oleaster.config.schema import Config
+from oleaster.core.errors import ConfigError
+from oleaster.core.files import atomic_write_json, atomic_write_text
+from oleaster.core.run import Run
+from oleaster.diagnosis.experiments import capacity, label_noise, optimisation, signal
+from oleaster.diagnosis.facts import IN_THE_ANSWERS, IN_THE_ROWS
+from oleaster.diagnosis.laboratory import Laboratory
+from oleaster.diagnosis.papers import Diagnosis, Finding, Trial
+from oleaster.diagnosis.subject import Subject, examine
+from oleaster.pipeline.loading import use_threads
+from oleaster.pipeline.shelf import Shelf
+
+STEPS = 40
+"""Of a trial: enough to see in which direction the loss goes."""
+_BROKEN = 0.2
+"""Share of the rows from which on a fault in them makes trials pointless."""
+
+
+def diagnose(
+    folder: Path,
+    *,
+    steps: int = STEPS,
+    trials: bool = True,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> Diagnosis:
+    """Look for what keeps a run from being better; the recipes are written into `RUN/diagnosis`.
+
+    Args:
+        steps: most optimiser steps of one trial; a run that is shorter is tried at its own length.
+        trials: train at all; without, only what rows and answers show is found.
+
+    Raises: ConfigError when `folder` is no run; DataError, ModelError when its rows or base are no longer there.
+    """
+    run = Run.open(folder)
+    config = with_settings(load_config(run.recipe), resume=False)
+    use_threads(config)
+    shelf = Shelf()
+    ready = shelf.ready(config)
+    if ready.head is not None:
+        message = "this run trains a head on the model; a diagnosis asks for answers in text"
+        raise ConfigError(message, where=str(folder), remedy="oleaster evaluate and oleaster report tell of it")
+    subject = examine(run, ready)
+    findings = [finding for fact in IN_THE_ROWS for finding in fact(subject)]
+    notes: list[str] = []
+    lab = Laboratory(ready, shelf, steps, on_trial)
+    if trials and any(finding.severity >= _BROKEN for finding in findings):
+        notes.append("no trials were made: the rows have to be put right first, then diagnose the new run")
+    elif trials:
+        findings += _tried(subject, lab, notes)
+    findings += [finding for fact in IN_THE_ANSWERS for finding in fact(subject)]
+    ordered = sorted(findings, key=lambda finding: finding.rank)
+    written = [_with_recipe(run, subject, finding, i) for i, finding in enumerate(ordered, 1)]
+    diagnosis = Diagnosis(tuple(written), tuple(lab.trials), tuple(notes))
+    atomic_write_json(run.folder / "diagnosis" / "diagnosis.json", diagnosis.to_json())
+    return diagnosis
+
+
+def _tried(subject: Subject, lab: Laboratory, notes: list[str]) -> list[Finding]:
+    """Findings of the experiments, each with the best settings found before it."""
+    if lab.is_scaled_down:
+        notes.append(
+            f"trials have {lab.steps} steps, the run {lab.whole_steps}: what only shows late (too long, too short) is "
+            "not looked for; --steps makes them longer"
+        )
+    findings, best = optimisation(lab)
+    if tight := list(capacity(lab, best)):
+        notes.append("the answers were not put to the test: a method that cannot learn eight rows says nothing of them")
+        return findings + tight
+    blind, shuffled = signal(lab, best)
+    if blind:
+        return findings + blind
+    return findings + list(label_noise(subject, lab, best, shuffled))
+
+
+def _with_recipe(run: Run, subject: Subject, finding: Finding, number: int) -> Finding:
+    """Write the changed recipe, and its rows where they are to be others."""
+    if not finding.changes and finding.rows is None:
+        return finding
+    folder = run.folder / "diagnosis"
+    name = f"{number}-{finding.cause}"
+    changes = {**finding.changes, "output_path": str(run.folder.with_name(f"{run.folder.name}-{finding.cause}"))}
+    if finding.rows is not None:
+        changes |= _row_settings(subject, finding.rows, folder / name)
+    path = folder / f"{name}.yaml"
+    save_config(_changed(subject.config, changes), path)
+    return replace(finding, recipe=path)
+
+
+def _row_settings(subject: Subject, rows: Sequence[object], stem: Path) -> dict[str, object]:
+    """Write the rows; the validation rows stay what they were, so that the new run can be compared."""
+    _write_rows(stem.with_suffix(".train.jsonl"), rows)
+    held = [example.row for example in subject.ready.prepared.validation]
+    found: dict[str, object] = {
+        "data_name": None,
+        "data_files": str(stem.with_suffix(".train.jsonl")),
+        "train_split": "train",
+        "eval_split": None,
+        "eval_data_files": None,
+    }
+    if held:
+        _write_rows(stem.with_suffix(".validation.jsonl"), held)
+        found["eval_data_files"] = str(stem.with_suffix(".validation.jsonl"))
+    return found
+
+
+def _write_rows(path: Path, rows: Sequence[object]) -> None:
+    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+
+
+def _changed(config: Config, changes: dict[str, object]) -> Config:
+    return with_settings(config, **changes)

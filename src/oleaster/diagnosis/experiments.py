@@ -1,0 +1,234 @@
+"""Causes that only trials show. Each experiment changes one thing and compares it with the run as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from oleaster.data.papers import Encoded
+from oleaster.diagnosis.laboratory import Laboratory
+from oleaster.diagnosis.papers import Finding, Trial
+from oleaster.diagnosis.subject import Subject
+
+GAIN, SCALED_GAIN = 0.15, 0.35
+"""Shares of the validation loss that a change must take away to count; more where trials are shorter than the run, as
+short trainings favour high learning rates."""
+_FEW, _FIT_STEPS, _FITTED = 8, 40, 0.1
+"""Rows that any method must be able to learn by heart, steps it is given, and the share of the first loss left then."""
+_WORTH = 0.05
+"""Share of the first loss that a longer training must take away to be worth its time."""
+_NO_BETTER = 0.95
+"""Validation loss over that with shuffled answers, from which on the prompts explain nothing."""
+_NOISE, _SURELY = 0.12, 0.3
+"""Share of suspect rows that counts, and nats by which a row must be worse than chance to be suspect."""
+_FEWEST_TO_JUDGE = 100
+"""Rows; half of fewer teaches too little to judge the other half."""
+_RISE = 0.08
+"""Share by which the validation loss must have risen to say that the training was too long."""
+_MOST_NAMED = 8
+_CLIMBS = 3
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial so far, and what makes it."""
+
+    trial: Trial
+    changes: dict[str, Any]
+    longer: float
+
+
+def optimisation(lab: Laboratory) -> tuple[list[Finding], Best]:
+    """Learning rate up and down, longer; which way the loss falls says what was wrong."""
+    as_it_was = lab.try_out("as it was")
+    rate = lab.config.training.learning_rate
+    best = Best(as_it_was, {}, 1.0)
+    found: list[Finding] = []
+    for direction, cause in ((3.0, "learning_rate_low"), (1 / 3, "learning_rate_high")):
+        factor, better = _climb(lab, rate, direction, as_it_was)
+        gain = _gain(as_it_was, better)
+        if better is not as_it_was and better.loss < best.trial.loss:
+            best = Best(better, {"learning_rate": _rounded(rate * factor)}, 1.0)
+        if gain >= (SCALED_GAIN if lab.is_scaled_down else GAIN):
+            way = "lower" if direction > 1 else "higher"
+            found.append(
+                Finding(
+                    cause,  # type: ignore[arg-type]
+                    gain,
+                    f"with learning rate {_rounded(rate * factor):g} ({factor:.2g} times as much) and all else the "
+                    f"same the validation loss is {better.loss:.3f} instead of {as_it_was.loss:.3f}; the run's "
+                    f"{rate:g} is {way} than rows and base want.",
+                    f"learning_rate {_rounded(rate * factor):g}",
+                    {"learning_rate": _rounded(rate * factor)},
+                )
+            )
+            break
+    if not lab.is_scaled_down:
+        # At the best rate: what another rate mends as well need not take longer.
+        longer = lab.try_out("twice as long", best.changes, longer=2.0)
+        if best.trial.loss - longer.loss >= _WORTH * as_it_was.first_loss:
+            alone = longer if not best.changes else lab.try_out("twice as long, rate as it was", longer=2.0)
+            found += _too_short(as_it_was, alone)
+            best = Best(longer, best.changes, 2.0)
+    found += _too_long(lab, as_it_was)
+    return found, best
+
+
+def _climb(lab: Laboratory, rate: float, direction: float, start: Trial) -> tuple[float, Trial]:
+    """The best multiple of the learning rate in one direction."""
+    factor, best, factor_of_best = 1.0, start, 1.0
+    for _ in range(_CLIMBS):
+        factor *= direction
+        trial = lab.try_out(f"learning rate x{factor:.2g}", {"learning_rate": _rounded(rate * factor)})
+        if not trial.loss < best.loss * 0.97:
+            break
+        best, factor_of_best = trial, factor
+    return factor_of_best, best
+
+
+def _too_short(as_it_was: Trial, longer: Trial) -> Iterator[Finding]:
+    gain = _gain(as_it_was, longer)
+    if gain < GAIN:
+        return
+    yield Finding(
+        "too_short",
+        gain,
+        f"twice as many steps ({longer.steps}) bring the validation loss from {as_it_was.loss:.3f} to "
+        f"{longer.loss:.3f}; the run's {as_it_was.steps} were not enough.",
+        f"max_steps {longer.steps}",
+        {"max_steps": longer.steps},
+    )
+
+
+def _too_long(lab: Laboratory, as_it_was: Trial) -> Iterator[Finding]:
+    """The validation loss turned round long before the end."""
+    loss = 1 - as_it_was.loss / as_it_was.last_loss if as_it_was.last_loss > 0 else 0.0
+    if loss < _RISE or as_it_was.best_step > 0.6 * as_it_was.steps or as_it_was.train_loss > as_it_was.loss:
+        return
+    shorter = lab.try_out("as long as it got better", longer=as_it_was.best_step / as_it_was.steps)
+    lora = {"lora_dropout": 0.1} if lab.config.method.type == "lora" else {"weight_decay": 0.01}
+    share = as_it_was.best_step / as_it_was.steps
+    steps = max(1, round(share * lab.whole_steps))
+    yield Finding(
+        "too_long",
+        loss,
+        f"the validation loss was lowest ({as_it_was.loss:.3f}) at step {as_it_was.best_step} of {as_it_was.steps} and "
+        f"is {as_it_was.last_loss:.3f} at the end, while the training loss fell to {as_it_was.train_loss:.3f}: rows "
+        f"are learned by heart. A training that ends there reaches {shorter.loss:.3f}.",
+        f"max_steps {steps} with regularisation; more, and more varied, rows help most",
+        {"max_steps": steps, **lora},
+    )
+
+
+def capacity(lab: Laboratory, best: Best) -> Iterator[Finding]:
+    """Eight rows must be learnable by heart; a method that leaves them to another one has too little room."""
+    few = lab.rows[:_FEW]
+    base = float(best.changes.get("learning_rate", lab.config.training.learning_rate))
+    shape = {"per_device_train_batch_size": _FEW, "gradient_accumulation_steps": 1, "lr_scheduler_type": "constant"}
+    fixed = {**shape, "max_steps": _FIT_STEPS, "eval_steps": _FIT_STEPS, "warmup_ratio": 0.0, "warmup_steps": 0}
+    left = []
+    for factor in (1.0, 3.0, 0.3):
+        name = "8 rows by heart" + (f", learning rate x{factor:g}" if factor != 1 else "")
+        trial = lab.try_out(name, {**fixed, "learning_rate": _rounded(base * factor)}, rows=few, validation=few)
+        left.append(trial.loss / max(trial.first_loss, 1e-9))
+        if left[-1] <= _FITTED or trial.loss < 0.05:
+            return
+    room = {"method": "lora", "lora_r": 16, "target_modules": "all-linear"}
+    other = lab.try_out("8 rows by heart, LoRA 16 everywhere", {**fixed, **room, "learning_rate": 3e-3}, rows=few,
+                        validation=few)  # fmt: skip
+    share = other.loss / max(other.first_loss, 1e-9)
+    if share > 0.6 * min(left):
+        return
+    yield Finding(
+        "cannot_fit",
+        min(left),
+        f"eight rows cannot be learned by heart: {min(left):.0%} of their loss is left after {_FIT_STEPS} steps at the "
+        f"best of three learning rates; LoRA of rank 16 on all linear layers leaves {share:.0%}. What is trained is "
+        "too small for the task.",
+        "a larger lora_r, target_modules all-linear",
+        {"lora_r": 16, "target_modules": "all-linear", "learning_rate": 1e-3},
+    )
+
+
+def signal(lab: Laboratory, best: Best) -> tuple[list[Finding], Trial]:
+    """With the answers shuffled there is nothing to learn but their frequencies: the real ones must do better."""
+    shuffled = _with_shuffled_answers(lab.rows, lab.config.seed)
+    trial = lab.try_out("answers shuffled", best.changes, longer=best.longer, rows=shuffled)
+    if best.trial.loss < _NO_BETTER * trial.loss:
+        return [], trial
+    finding = Finding(
+        "no_signal",
+        1.0,
+        f"trained on answers that were shuffled among the rows, the validation loss is {trial.loss:.3f}; with the real "
+        f"answers it is {best.trial.loss:.3f}, no better. The prompts, as the model sees them, do not say what the "
+        "answer is.",
+        "look at the rows: is the prompt's column the right one, are prompts and answers still paired as they belong? "
+        "No setting helps; oleaster finetune --dry_run shows the first row as the model sees it",
+    )
+    return [finding], trial
+
+
+def label_noise(subject: Subject, lab: Laboratory, best: Best, shuffled: Trial) -> Iterator[Finding]:
+    """Cross-validation: a row that a model trained on the other half finds far less likely than chance is mislabelled.
+
+    Counts only where the other rows are learned well; where all rows are hard, being wrong says nothing about them. A
+    row that is only unlike all others looks the same, so the rows are named to be read.
+    After Northcutt et al. 2021 (confident learning), with losses instead of class probabilities.
+    """
+    if len(lab.rows) < _FEWEST_TO_JUDGE:
+        return
+    halves = lab.rows[::2], lab.rows[1::2]
+    suspects: list[tuple[float, Encoded]] = []
+    excess: list[float] = []
+    for number, (half, other) in enumerate((halves, halves[::-1]), 1):
+        trial = lab.try_out(
+            f"half {number} judged by the other", best.changes, longer=best.longer, rows=half, ask=other
+        )
+        for row, nats in zip(other, trial.row_losses, strict=False):
+            chance = shuffled.loss * len(row.targets)
+            excess.append(nats / chance)
+            if nats > chance + _SURELY:
+                suspects.append((nats - chance, row))
+    if not excess:
+        return
+    share, middle = len(suspects) / len(excess), sorted(excess)[len(excess) // 2]
+    if share < _NOISE or middle > 0.4:
+        return
+    suspects.sort(key=lambda s: -s[0])
+    examples = [subject.train[row.example] for _, row in suspects]
+    named = "; ".join(f"{e.source} {e.target!r}" for e in examples[:_MOST_NAMED])
+    wrong = {id(example) for example in examples}
+    yield Finding(
+        "label_noise",
+        share,
+        f"{share:.0%} of the rows have answers that a model trained on the other half of the rows finds less likely "
+        f"than answers drawn at random, while it knows the typical row well ({middle:.0%} of that loss). "
+        f"First: {named}.",
+        "read these rows and correct what is wrong; the recipe leaves them out, the hard ones among them as well",
+        rows=tuple(example.row for example in subject.train if id(example) not in wrong),
+    )
+
+
+def _with_shuffled_answers(rows: Sequence[Encoded], seed: int) -> list[Encoded]:
+    """Each row with the last answer of another one."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    made = []
+    for row, other in zip(rows, (rows[i] for i in order), strict=True):
+        answer = other.input_ids[other.prompt_length :]
+        moved = tuple(t - other.prompt_length + row.prompt_length for t in other.targets if t >= other.prompt_length)
+        made.append(replace(row, input_ids=row.prompt_ids + answer, targets=moved))
+    return [row for row in made if row.targets and row.prompt_length]
+
+
+def _gain(before: Trial, after: Trial) -> float:
+    """Share of the loss that went away."""
+    if before.loss == float("inf"):
+        return 1.0 if after.loss < before.loss else 0.0
+    return max(0.0, 1 - after.loss / before.loss) if before.loss > 0 else 0.0
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.2g}")

@@ -1,0 +1,167 @@
+"""Short trainings with one thing changed, on one base that is read once. Nothing is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oleaster.config.schema import Config
+from oleaster.core.errors import NonFiniteError
+from oleaster.data.papers import Encoded
+from oleaster.diagnosis.papers import Trial
+from oleaster.pipeline.shelf import Ready, Shelf
+from oleaster.training.reports import EvalReport, Event, StepReport
+
+MOST_ROWS, MOST_VALIDATION_ROWS = 1000, 100
+_VALIDATIONS = 6
+"""In each trial."""
+
+
+@dataclass
+class Laboratory:
+    """Makes trials and remembers them."""
+
+    ready: Ready
+    shelf: Shelf
+    steps: int
+    """Most optimiser steps of a trial as long as the run's."""
+    on_trial: Callable[[Trial], None] = lambda trial: None
+    trials: list[Trial] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        train, held = list(self.ready.data.train), list(self.ready.data.validation)
+        if not held:  # something must be validated on
+            held, train = train[::5], [row for i, row in enumerate(train) if i % 5]
+        self.rows, self.validation = _thin(train, MOST_ROWS), _thin(held, MOST_VALIDATION_ROWS)
+
+    @property
+    def config(self) -> Config:
+        return self.ready.config
+
+    @property
+    def whole_steps(self) -> int:
+        """Steps of the whole run."""
+        from oleaster.training.order import Plan
+
+        return Plan.of(self.config, len(self.ready.data.train), len(self.ready.data.validation)).total_steps
+
+    @property
+    def is_scaled_down(self) -> bool:
+        """Are trials shorter than the run?"""
+        return self.steps < self.whole_steps
+
+    def try_out(
+        self,
+        name: str,
+        changes: dict[str, Any] | None = None,
+        *,
+        longer: float = 1.0,
+        rows: Sequence[Encoded] | None = None,
+        validation: Sequence[Encoded] | None = None,
+        ask: Sequence[Encoded] = (),
+    ) -> Trial:
+        """Train and validate.
+
+        Args:
+            changes: settings that are not those of the run.
+            longer: the steps of the trial as a multiple of the usual.
+            rows: instead of the training rows.
+            ask: rows whose loss is measured with the weights that validated best.
+        """
+        from oleaster.config.load import replace
+
+        steps = max(1, round(longer * min(self.steps, self.whole_steps)))
+        watching = {
+            "logging_steps": max(1, steps // _VALIDATIONS),
+            "eval_steps": max(1, steps // _VALIDATIONS),
+            "early_stopping_patience": 0,
+            "report_to": "none",
+            "resume": False,
+        }
+        config = replace(self.config, **{**watching, "max_steps": steps, **(changes or {})})
+        steps = config.training.max_steps or steps
+        events: list[Event] = []
+        used, held = rows or self.rows, validation or self.validation
+        try:
+            losses = self._train(config, used, held, events, ask)
+        except NonFiniteError:
+            losses = ()
+        trial = _trial(name, steps, events, losses)
+        self.trials.append(trial)
+        self.on_trial(trial)
+        return trial
+
+    def _train(
+        self,
+        config: Config,
+        rows: Sequence[Encoded],
+        validation: Sequence[Encoded],
+        events: list[Event],
+        ask: Sequence[Encoded],
+    ) -> tuple[float, ...]:
+        import torch
+
+        from oleaster.inference.torch_predictor import TorchPredictor
+        from oleaster.methods import get_method, trainable_parameters
+        from oleaster.training.loop import train
+
+        method = get_method(config.method)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with self.shelf.base(config, self.ready, device, whole=method.trains_base) as (loaded, _):
+            model: Any = loaded.model
+            method.attach(model.hub_model, config.seed)
+            model.gradient_checkpointing = config.training.gradient_checkpointing
+            model.neftune_noise_alpha = config.training.neftune_noise_alpha
+            parameters = trainable_parameters(model)
+            train(
+                model, parameters, rows, validation, config, _in_memory(), settings={}, sinks=lambda _: [events.append]
+            )
+            model.eval()
+            asked = [(row.input_ids, row.targets) for row in ask]
+            return tuple(-score.total for score in TorchPredictor(loaded, "trial").score(asked)) if asked else ()
+
+
+def _in_memory() -> Any:
+    """Checkpoints that keep the best weights of a trial, and nothing on the disk."""
+    from dataclasses import replace
+
+    from oleaster.training.checkpoint import Checkpoints, TrainState
+
+    class InMemory(Checkpoints):
+        kept: TrainState | None = None
+
+        def save(self, state: TrainState) -> Path:
+            if state.best is not None and state.best.step == state.step:
+                tensors = {name: tensor.detach().clone() for name, tensor in state.tensors.items()}
+                self.kept = replace(state, tensors=tensors, optimizer={})
+            return self.folder
+
+        def best(self) -> Any:
+            return self.kept, ()
+
+    return InMemory(Path())
+
+
+def _trial(name: str, steps: int, events: Sequence[Event], losses: tuple[float, ...]) -> Trial:
+    evals = [event for event in events if isinstance(event, EvalReport)]
+    reports = [event for event in events if isinstance(event, StepReport)]
+    whole = bool(evals) and evals[-1].step == steps and all(math.isfinite(e.eval_loss) for e in evals)
+    best = min(evals, key=lambda e: e.eval_loss if math.isfinite(e.eval_loss) else math.inf) if evals else None
+    return Trial(
+        name=name,
+        loss=best.eval_loss if best else math.inf,
+        last_loss=evals[-1].eval_loss if whole else math.inf,
+        train_loss=reports[-1].loss if reports and whole else math.inf,
+        first_loss=reports[0].loss if reports else math.inf,
+        best_step=best.step if best else 0,
+        steps=steps,
+        row_losses=losses,
+    )
+
+
+def _thin(rows: list[Encoded], most: int) -> list[Encoded]:
+    """`most` rows from all over the set."""
+    return rows if len(rows) <= most else [rows[i * len(rows) // most] for i in range(most)]

@@ -1,0 +1,93 @@
+"""What a diagnosis hands on: trials that were made, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Cause = Literal[
+    "truncation",
+    "template",
+    "wrong_base",
+    "constant_answer",
+    "cannot_fit",
+    "no_signal",
+    "base_as_good",
+    "label_noise",
+    "learning_rate_low",
+    "learning_rate_high",
+    "too_short",
+    "too_long",
+    "no_stop",
+    "small_validation",
+]
+"""Why a model may be no better, upstream first: what stands earlier explains what stands later. A model whose answers
+were cut off also seems to need another learning rate; the reverse does not happen."""
+
+_TIERS = ((0, 1, 2), (3,), (4,), (5,), (6,), (7,), (8, 9, 10, 11), (12,), (13,))
+"""Positions in `Cause` that compete by their severity; a tier before comes first."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One short training with one thing changed."""
+
+    name: str
+    loss: float
+    """Lowest validation loss, nats per token; infinite when the training broke down."""
+    last_loss: float
+    """Validation loss at the end."""
+    train_loss: float
+    """Nats per token over the last stretch of training."""
+    first_loss: float
+    """Of the first step."""
+    best_step: int
+    steps: int
+    row_losses: tuple[float, ...] = field(default=(), repr=False)
+    """Nats of each row that was asked for, summed over its learned tokens."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A likely cause, what speaks for it, and what to change."""
+
+    cause: Cause
+    severity: float
+    """0 to 1: share of the rows that are hit, or of the loss that a change took away."""
+    evidence: str
+    """What was seen, with its numbers."""
+    advice: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the changed recipe; empty when only other rows can help."""
+    rows: tuple[Mapping[str, Any], ...] | None = field(default=None, repr=False)
+    """Training rows of the changed recipe, where they are to be others."""
+    recipe: Path | None = None
+    """The changed recipe, once written."""
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Sorts the likeliest cause first."""
+        position = get_args(Cause).index(self.cause)
+        return next(tier for tier, places in enumerate(_TIERS) if position in places), -self.severity
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Findings, the likeliest first, and all that was tried."""
+
+    findings: tuple[Finding, ...]
+    trials: tuple[Trial, ...]
+    notes: tuple[str, ...]
+    """What limits the diagnosis: experiments that were scaled down or left out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `diagnosis.json`."""
+        found = asdict(self)
+        for finding in found["findings"]:
+            finding["recipe"] = str(finding["recipe"]) if finding["recipe"] else None
+            del finding["rows"]
+        for trial in found["trials"]:
+            del trial["row_losses"]
+        return found

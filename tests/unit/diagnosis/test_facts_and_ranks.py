@@ -1,0 +1,101 @@
+"""What shows without training, and the order of findings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from oleaster.config.load import replace
+from oleaster.config.schema import Config
+from oleaster.core.run import Run
+from oleaster.diagnosis.experiments import _with_shuffled_answers
+from oleaster.diagnosis.facts import constant_answer, small_validation, template, truncation, wrong_base
+from oleaster.diagnosis.papers import Cause, Finding
+from oleaster.diagnosis.subject import Subject
+from oleaster.evaluation.figures import make_report
+from oleaster.evaluation.report import Row
+from oleaster.models.tiny import make_tiny
+from oleaster.pipeline import get_ready
+from oleaster.reporting.history import History
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_tiny("llama", tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def subject_of(base: Path, tmp_path: Path):
+    def make(rows: list[dict[str, str]], predictions: tuple[str, ...] = (), **settings: object) -> Subject:
+        import json
+
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        config = replace(Config(), model_name_or_path=str(base), data_name=str(path), **settings)
+        asked = [Row(f"r:{i}", "p", rows[i]["completion"], 1.0, 1, 0, 1, p, "stop") for i, p in enumerate(predictions)]
+        reports = (make_report("base", asked), make_report("tuned", asked)) if asked else ()
+        return Subject(Run(tmp_path), get_ready(config), History(tmp_path / "log.jsonl"), reports)
+
+    return make
+
+
+def rows(count: int, prompt: str = "where is parcel {}", answers: tuple[str, ...] = ("late", "lost")) -> list[dict]:
+    return [{"prompt": prompt.format(i), "completion": answers[i % len(answers)]} for i in range(count)]
+
+
+def test_cut_rows_are_found_with_the_length_they_need(subject_of) -> None:
+    subject = subject_of(rows(40, "a long question " * 8 + "{}"), max_length=40, overlong="truncate")
+    (finding,) = truncation(subject)
+    assert finding.severity == 1.0
+    whole = replace(subject.config, **finding.changes)
+    assert get_ready(whole).data.ledger.train.truncated == 0
+
+
+def test_whole_rows_are_no_finding(subject_of) -> None:
+    subject = subject_of(rows(200))
+    assert [*truncation(subject), *template(subject)] == []
+    assert next(iter(small_validation(subject_of(rows(20))))).evidence.startswith("2 validation rows")
+
+
+def test_marks_of_a_template_are_found_and_taken_out(subject_of) -> None:
+    subject = subject_of(rows(40, "<|im_start|>user\nwhere is {}<|im_end|>\n<|im_start|>assistant\n"))
+    (finding,) = template(subject)
+    assert finding.rows is not None
+    assert all(row["prompt"].startswith("where is") and "<|" not in row["prompt"] for row in finding.rows)
+    assert {row["completion"] for row in finding.rows} == {"late", "lost"}
+
+
+def test_a_tokenizer_of_bytes_is_foreign_to_every_language(subject_of) -> None:
+    (finding,) = wrong_base(subject_of(rows(40)))
+    assert "tokens a word" in finding.evidence
+
+
+def test_one_answer_for_all_is_found_and_the_others_are_repeated(subject_of) -> None:
+    made = rows(100, answers=("late",) * 9 + ("lost",))
+    (finding,) = constant_answer(subject_of(made, ("late",) * 60))
+    assert finding.rows is not None
+    answers = [row["completion"] for row in finding.rows]
+    assert answers.count("lost") >= answers.count("late") // 5
+    assert list(constant_answer(subject_of(made, tuple(row["completion"] for row in made[:60])))) == []
+
+
+def test_shuffled_answers_are_the_same_answers_behind_the_same_prompts(subject_of) -> None:
+    encoded = subject_of(rows(60, answers=("late", "lost", "on its way"))).ready.data.train
+    shuffled = _with_shuffled_answers(encoded, 0)
+    assert [row.prompt_ids for row in shuffled] == [row.prompt_ids for row in encoded]
+    endings = [sorted(row.input_ids[row.prompt_length :] for row in side) for side in (encoded, shuffled)]
+    assert endings[0] == endings[1]
+    assert [row.input_ids for row in shuffled] != [row.input_ids for row in encoded]
+    for row in shuffled:
+        assert row.targets == tuple(range(row.prompt_length, len(row.input_ids)))
+
+
+def test_what_breaks_the_rows_comes_first_and_the_worse_of_equals() -> None:
+    found = [Finding(cause, 0.5, "", "") for cause in reversed(get_args(Cause))]
+    found.append(Finding("too_short", 0.9, "", ""))
+    ordered = [finding.cause for finding in sorted(found, key=lambda finding: finding.rank)]
+    assert ordered.index("template") < ordered.index("no_signal") < ordered.index("label_noise")
+    assert ordered.index("label_noise") < ordered.index("too_short") < ordered.index("learning_rate_low")
+    assert ordered[-1] == "small_validation"
