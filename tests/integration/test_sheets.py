@@ -43,7 +43,7 @@ def test_a_filled_spreadsheet_is_read_back(program: Program, sheet: Path, tmp_pa
                 writer.writerow({**line, "choice": "b" if a_is_first else "a"})
     done = program("unblind", folder, cwd=tmp_path)
     said = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert said[0] == "second is not distinguishable with 4 judged rows; would need about 8 (sign test, p = 0.12)"
+    assert said[0] == "second is not distinguishable with 4 judged rows; would need about 6 (sign test, p = 0.12)"
     assert f"second {key['second']}: won 4" in said
     assert "votes first 0, second 8, same 0, neither 0" in said
     assert "judges anna, ben" in said

@@ -21,6 +21,8 @@ LEVEL = 0.95
 POWER = 0.8
 _Z, _Z_POWER = NormalDist().inv_cdf(0.5 + LEVEL / 2), NormalDist().inv_cdf(POWER)
 RESAMPLES = 2000
+_FEW = 500
+"""Rows below which the exact test and its approximation differ."""
 CHUNK = 2**22
 """Most weights (resamples x rows) held at once: 32 MiB."""
 
@@ -151,7 +153,11 @@ def rows_for_mcnemar(lost: float, won: float) -> int | None:
     change, moved = abs(won - lost), won + lost
     if not change:
         return None
-    return math.ceil((_Z * math.sqrt(moved) + _Z_POWER * math.sqrt(moved - change * change)) ** 2 / change**2)
+    rows = math.ceil((_Z * math.sqrt(moved) + _Z_POWER * math.sqrt(max(0.0, moved - change * change))) ** 2 / change**2)
+    # The formula is that of the normal distribution; with few rows the exact test asks for more.
+    while rows < _FEW and mcnemar(round(lost * rows), round(won * rows)) >= 1 - LEVEL:
+        rows += 1
+    return rows
 
 
 def _rows_for(change: float, error: float, count: int) -> int | None:
