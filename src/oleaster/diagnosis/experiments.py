@@ -23,6 +23,8 @@ _NO_BETTER = 0.95
 """Validation loss over that with shuffled answers, from which on the prompts explain nothing."""
 _NOISE, _SURELY = 0.12, 0.3
 """Share of suspect rows that counts, and nats by which a row must be worse than chance to be suspect."""
+_KNOWN = 0.6
+"""Share of the loss of random answers that the typical row may have, to count as known."""
 _FEWEST_TO_JUDGE = 100
 """Rows; half of fewer teaches too little to judge the other half."""
 _RISE = 0.08
@@ -194,7 +196,7 @@ def label_noise(subject: Subject, lab: Laboratory, best: Best, shuffled: Trial) 
     if not excess:
         return
     share, middle = len(suspects) / len(excess), sorted(excess)[len(excess) // 2]
-    if share < _NOISE or middle > 0.4:
+    if share < _NOISE or middle > _KNOWN:
         return
     suspects.sort(key=lambda s: -s[0])
     examples = [subject.train[row.example] for _, row in suspects]
