@@ -20,6 +20,8 @@ from oleaster.training.reports import Notice, StepReport
 _STYLES = ("first", "second", "third", "fourth")
 _SILENT = 20.0
 """Times the usual pause between two lines of the log, after which a run is called silent; at least a minute."""
+_FIRST_PAUSE = 30.0
+"""Seconds that are taken for the usual pause before there was one."""
 _OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 HOST = "127.0.0.1"
 
@@ -69,7 +71,7 @@ class Watched:
         if self.is_done:
             return "done"
         silent, times = self.history.seconds_silent or 0.0, self.history.times
-        pause = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else math.inf
+        pause = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else _FIRST_PAUSE
         return f"silent for {_clock(silent)}" if silent > max(60.0, _SILENT * pause) else "training"
 
     def _figures(self, last: StepReport) -> list[tuple[str, str]]:
