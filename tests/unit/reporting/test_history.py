@@ -77,7 +77,7 @@ def test_a_run_that_tells_nothing_any_more_is_called_silent(tmp_path: Path) -> N
     from oleaster.reporting.live import Watched
 
     (tmp_path / "oleaster.yaml").touch()
-    lines = [{"event": "step", "time": time.time() - age, **vars(step(1))} for age in (4000, 3990, 3600)]
+    lines = [{"event": "step", "time": time.time() - age, **vars(step(1))} for age in (4000, 3990, 3980)]
     for count, state in ((0, "waiting"), (1, "silent for 1:"), (3, "silent for 1:0")):
         (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:count]))
         assert Watched.open(tmp_path).now().state.startswith(state)
