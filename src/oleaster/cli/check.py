@@ -36,19 +36,18 @@ def run(given: Given) -> int:
     from oleaster.pipeline.line import TO_RUN
 
     given, recipes = recipe_of_command(given)
-    config, found = read_config(recipes, given.settings, rules=(*TO_RUN, names_what_it_needs(given.command)))
+    read = read_config(recipes, given.settings, rules=(*TO_RUN, names_what_it_needs(given.command)))
+    config, problems = read.config, read.errors
     set_log_level(config.log_level)
-    named = {name for name, _ in found}
-    problems = [problem for _, problem in found]
     if given.own["save_config_file"] and not problems:
         return saved(config, given.own["save_config_file"])
 
     from oleaster.pipeline.outlook import look_ahead
 
     outlook = None
-    if not any(_is_of_rows(name) for name in named):
+    if not any(_is_of_rows(name) for name, _ in read.problems):
         outlook = look_ahead(config, rows_only=bool(problems))
-        problems += outlook.problems
+        problems += map(read.located, outlook.problems)
     collect(problems)
 
     from oleaster.cli.tables import print_pairs

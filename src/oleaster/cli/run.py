@@ -60,7 +60,7 @@ def run(given: Given) -> int:
     if given.own["setup"]:
         from oleaster.cli.setup import set_up
 
-        config, _ = read_config(recipes, given.settings)
+        config = read_config(recipes, given.settings).config
         set_log_level(config.log_level)
         set_up(config, given.own["yes"])
     config = config_for(given, recipes, (*TO_RUN, names_what_it_needs(given.command)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +20,30 @@ RECIPE_NAME = "oleaster.yaml"
 """The resolved recipe inside a run's folder."""
 _LORA = "lora"
 """The method where none is named."""
+
+
+@dataclass(frozen=True)
+class ReadConfig:
+    """A recipe as far as it can be read."""
+
+    config: Config
+    """What is wrong is left at its default."""
+    problems: list[tuple[str, UserError]]
+    """(flag name or "", what is wrong with it), in the order of the recipe."""
+    where: Mapping[str, str]
+    """Flag name -> its file and line, or the flag that was typed."""
+
+    @property
+    def errors(self) -> list[UserError]:
+        """What is wrong, without the names."""
+        return [error for _, error in self.problems]
+
+    def located(self, error: UserError) -> UserError:
+        """The same error with file and line instead of the setting's name, where they are known."""
+        name = (error.where or "").removeprefix("--")
+        if name not in self.where:
+            return error
+        return type(error)(error.message, where=self.where[name], remedy=error.remedy)
 
 
 def load_config(
@@ -36,9 +62,9 @@ def load_config(
     Raises:
         ConfigError: all unknown keys, wrong values and broken rules together, each with its file and line or flag.
     """
-    config, problems = read_config(recipe, overrides, rules=rules)
-    collect([problem for _, problem in problems])
-    return config
+    read = read_config(recipe, overrides, rules=rules)
+    collect(read.errors)
+    return read.config
 
 
 def read_config(
@@ -46,8 +72,8 @@ def read_config(
     overrides: Mapping[str, object] = {},
     *,
     rules: Sequence[Rule] = ALWAYS,
-) -> tuple[Config, list[tuple[str, UserError]]]:
-    """As `load_config`, but what is wrong is returned: (what of it is good, (setting or "", problem)...)."""
+) -> ReadConfig:
+    """As `load_config`, but what is wrong is returned beside what is good."""
     read = Recipe()
     for path in [recipe] if isinstance(recipe, Path) else recipe or ():
         over = read_recipe(path)
@@ -70,7 +96,13 @@ def read_config(
     problems += wrong.items()
     # A rule about a setting that is wrong already would only confuse: the rules saw its default.
     problems += [(name, problem) for name, problem in broken_rules(config, rules, read.where) if name not in wrong]
-    return config, problems
+    return ReadConfig(config, sorted(problems, key=_by_line), read.where)
+
+
+def _by_line(problem: tuple[str, UserError]) -> tuple[str, int]:
+    """Where it is in the recipe; what is in none comes last."""
+    found = re.match(r"(.+?):(\d+)(?:$|:)", problem[1].where or "")
+    return (found[1], int(found[2])) if found else ("\uffff", 0)
 
 
 def replace(config: Config, **leaves: object) -> Config:

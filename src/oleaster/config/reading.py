@@ -51,7 +51,8 @@ def compose(path: Path) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"not valid YAML: {error.problem or error.context}", where=where) from None
+        remedy = "look at the brackets, quotes and indentation there and in the line before"
+        raise ConfigError(f"not valid YAML: {error.problem or error.context}", where=where, remedy=remedy) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}", where=str(path)) from None
 

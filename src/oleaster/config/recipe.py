@@ -31,8 +31,9 @@ def read_recipe(path: Path) -> Recipe:
     top = {flag.key: flag for flag in config_flags().values() if not flag.section}
     foreign: list[tuple[yaml.Node, yaml.Node]] = []
     unknown: list[tuple[str, yaml.Node]] = []
-    for key, key_node, value in pairs(path, root, recipe):
-        if olive.speaks(key, value):
+    entries = list(pairs(path, root, recipe))
+    for key, key_node, value in entries:
+        if olive.speaks(key, value, [name for name, _, _ in entries]):
             foreign.append((key_node, value))
         elif key in sections():
             _read_section(path, key, value, recipe)

@@ -19,7 +19,7 @@ from oleaster.core.line import Line, StepNote
 from oleaster.core.run import Run
 from oleaster.pipeline.facts import contents_of, difference, facts_of
 from oleaster.pipeline.loading import run_of
-from oleaster.pipeline.passes import CheckedStep, Work, check_step, steps_fit
+from oleaster.pipeline.passes import CheckedStep, Work, check_step, steps_fit, steps_of
 
 TO_RUN: tuple[Rule, ...] = (*TO_FINETUNE, steps_fit)
 """What must hold before the first step of a recipe begins."""
@@ -172,7 +172,7 @@ class _Models:
 
 
 def _checked(config: Config) -> list[CheckedStep]:
-    found = [check_step(step)[0] for step in config.passes]
+    found = [check_step(step)[0] for step in steps_of(config)]
     return [step for step in found if step is not None]  # the rules have seen to it that none is
 
 

@@ -67,6 +67,9 @@ def _extras(config: Config) -> dict[str, str]:
     if exports:
         extra = _EXTRA_OF.get(config.export.provider, "auto-opt")
         wanted[extra] = f"passes {', '.join(exports)}"
+    if config.search_space:
+        engine = config.search_strategy.engine
+        wanted["ray" if engine == "ray" else "search"] = "search_space"
     if "tensorboard" in config.watch.report_to:
         wanted["tensorboard"] = "report_to tensorboard"
     if config.search_space:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import oleaster.pipeline.steps  # noqa: F401  its passes enter the registry
 from oleaster.config.load import lay_over, replace
 from oleaster.config.schema import Config
-from oleaster.core.errors import UserError
+from oleaster.core.errors import MissingExtraError, UserError
 from oleaster.pipeline.needs import is_here, needs_of
-from oleaster.pipeline.passes import CheckedStep, check_step
+from oleaster.pipeline.passes import CheckedStep, check_step, steps_of
 
 Pairs = list[tuple[str, str]]
 
@@ -40,14 +40,17 @@ def look_ahead(config: Config, rows_only: bool = False) -> Outlook:
         rows_only: for a recipe whose settings are wrong elsewhere: the rows can be looked at all the same.
     """
     found = Outlook()
-    steps = [step for step in (check_step(step)[0] for step in config.passes) if step is not None]
+    steps = [step for step in (check_step(step)[0] for step in steps_of(config)) if step is not None]
     for step in steps:
         found.steps.append((step.name, found.attempt(_looker(step, config, rows_only))))
     if not any("data" in step.traits.reads for step in steps):
         found.attempt(lambda: _rows(config))
-    needs = [("missing", f"{need.what}; --setup gets it") for need in needs_of(config)]
-    if needs:
-        found.steps.append(("installation", needs))
+    for need in needs_of(config):
+        if need.packages:
+            remedy = f"{need.command}\n     or oleaster run ... --setup"
+            found.problems.append(MissingExtraError(f"not installed: {need.what}", remedy=remedy))
+        else:
+            found.steps.append(("not here yet", [("download", f"{need.what}; its shape is not known before")]))
     return found
 
 

@@ -137,15 +137,24 @@ def check_step(step: Step) -> tuple[CheckedStep | None, list[Problem]]:
     return (None if problems else CheckedStep(step.name, step.type, do, arguments, leaves)), problems
 
 
+def steps_of(config: Config) -> list[Step]:
+    """The steps of a recipe; where it has a search_space and no step of its own for it, the training is a search."""
+    if not config.search_space or any(step.type == "search" for step in config.passes):
+        return list(config.passes)
+    return [
+        step.model_copy(update={"type": "search"}) if step.type == "finetune" else step for step in config.passes
+    ]
+
+
 def steps_fit(config: Config) -> Iterator[Problem]:
     """A rule: every step is known, and its settings are what its pass takes."""
     if all(plugin.is_file() for plugin in config.plugins):  # another rule names those that are not
         try:
             load_plugins(config.plugins)
         except UserError as error:
-            yield Problem("plugins", str(error))
+            yield Problem("plugins", str(error), "correct it, or leave it out")
             return
-    for step in config.passes:
+    for step in steps_of(config):
         if step.name in KEPT_NAMES:
             yield Problem(f"passes.{step.name}", f"no step can be called '{step.name}'", f"my-{step.name}")
         yield from check_step(step)[1]

@@ -1,6 +1,6 @@
 """Olive's configs in their own words -> our settings: the tutorial's spelling and that of Olive 0.13.
 
-    speaks(key, node)                 is a top-level entry in Olive's words?
+    speaks(key, node, others)         is a top-level entry in Olive's words?
     translate(path, entries, recipe)  those entries -> leaves of `Config`, with the lines they come from
 
 Every key is taken by someone: it becomes a setting, or it asks for what is so here anyway, or it is an error with its
@@ -9,7 +9,7 @@ line and what to write instead. Nothing is dropped. Recipes may mix both languag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import yaml
@@ -19,6 +19,7 @@ from oleaster.config.olive.engine import ENGINE, read_engine, read_evaluators, r
 from oleaster.config.olive.model import read_model
 from oleaster.config.olive.passes import NAMES, TYPES, Steps
 from oleaster.config.olive.rows import learn_from, read_data_configs
+from oleaster.config.olive.search import SEARCH_WORDS, read_search
 from oleaster.config.olive.training import read_training
 from oleaster.config.reading import Recipe, plain
 
@@ -37,22 +38,25 @@ WORDS = (
     *ENGINE,
 )
 """Top-level keys that only Olive has."""
-_SEARCH = ("execution_order", "sampler", "sampler_config", "max_samples", "max_iter", "max_time", "stop_when_goals_met")
-"""What only Olive's `search_strategy` says."""
 
 
-def speaks(key: str, node: yaml.Node) -> bool:
-    """Is this entry of a config in Olive's words? Some keys are words of both languages."""
+def speaks(key: str, node: yaml.Node, others: Collection[str] = ()) -> bool:
+    """Is this entry of a config in Olive's words? Some keys are words of both languages.
+
+    Args:
+        others: all keys of the config; beside Olive's model or rows stand Olive's passes.
+    """
     if key == "search_strategy":
         inner = plain(node)
-        return not isinstance(inner, dict) or not inner.keys().isdisjoint(_SEARCH)
+        return not isinstance(inner, dict) or not inner.keys().isdisjoint(SEARCH_WORDS)
+    if key == "search_space":
+        return not isinstance(node, yaml.MappingNode)
     if key == "model":
         inner = plain(node)
         return isinstance(inner, dict) and not inner.keys().isdisjoint({"type", "config", "model_path"})
     if key == "passes":
-        return isinstance(node, yaml.MappingNode) and any(_is_pass(value) for _, value in node.value)
-    if key in ("search_strategy", "search_space"):
-        return not isinstance(node, yaml.MappingNode)  # Olive's `false`; a block is ours
+        whole = not {"input_model", "data_configs"}.isdisjoint(others)
+        return isinstance(node, yaml.MappingNode) and (whole or any(_is_pass(value) for _, value in node.value))
     return key in WORDS
 
 
@@ -89,10 +93,10 @@ def translate(path: Path, entries: Sequence[tuple[yaml.Node, yaml.Node]], recipe
     if evaluated and steps.steps:
         settings = {"base": base.text.lower()} if base else {}
         recipe.values["passes"] = [*steps.written(), {"evaluate": settings} if settings else "evaluate"]
-    found = top.take("search_strategy")
-    if found is not None and found.text.lower() not in ("false", "null", "none", ""):
-        remedy = "search_strategy: {type: tpe, num_trials: 20}, a search_space, and oleaster search"
-        top.problem(found.where, "a search over Olive's passes has no equal here; settings are searched", remedy)
+    for word in ("search_strategy", "search_space"):
+        found = top.take(word)
+        if found is not None:
+            read_search(word, found, top, steps.searched)
     if name := top.take("workflow_id"):
         top.enter("task_name", name)
     top.close((*WORDS, *NAMES), remedies())

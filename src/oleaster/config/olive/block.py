@@ -78,6 +78,10 @@ class Block:
             self.problem(found[1].where, f"{' and '.join(names)} mean the same", "keep one of them")
         return found[0] if found and found[0].value is not None else None
 
+    def is_list(self, key: str) -> bool:
+        """Are there several values under `key`?"""
+        return key in self._left and isinstance(self._left[key].node, yaml.SequenceNode)
+
     def block(self, name: str) -> Block:
         """The mapping under `name`; an empty one when there is none."""
         found = self.take(name)

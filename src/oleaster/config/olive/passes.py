@@ -8,6 +8,7 @@ import yaml
 
 from oleaster.config.olive.block import Block, Found, Given, Words
 from oleaster.config.olive.rows import Rows, hold_to, learn_from
+from oleaster.config.olive.search import Searched, enter_space
 from oleaster.config.olive.training import METHODS, read_method
 from oleaster.core.errors import near_names
 
@@ -80,6 +81,7 @@ class Steps:
         self.waiting: tuple[Found, str] | None = None
         """A quantiser that an export has still to follow."""
         self.evaluators: list[Found] = []
+        self.searched = Searched()
 
     def read(self, found: Found) -> None:
         """All passes of the config."""
@@ -91,6 +93,7 @@ class Steps:
             where, precision = self.waiting
             remedy = f"add a pass of type ModelBuilder behind it with precision: {precision}"
             self.top.problem(where.where, "quantised weights are made by an export", remedy)
+        enter_space(self.searched, self.top)
         if self.steps:
             self.top.enter("passes", found, self.written())
 
@@ -151,7 +154,7 @@ class Steps:
             learn_from(training)
         if (held := self._named(block, "eval_data_config")) is not None:
             hold_to(held, training)
-        read_method(type_, block, kind)
+        read_method(type_, block, kind, self.searched)
         self._add(name, "finetune", {})
 
     def _export(self, name: str, block: Block, kind: Found) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from oleaster.config.flags import config_flags
 from oleaster.config.olive.block import Block, Found, Given, Same, Words
+from oleaster.config.olive.search import Searched
 
 METHODS = {"lora": "lora", "qlora": "qlora", "dora": "dora"}
 """Olive's training passes -> our method."""
@@ -43,14 +44,17 @@ _TRAINING_REMEDIES = {"output_dir": _RUN_FOLDER, "extra_args": "write its keys b
 _METHOD_REMEDIES = {"eval_dataset_size": "validation_fraction in section data says which share is held out"}
 
 
-def read_method(kind: str, block: Block, where: Found) -> None:
+def read_method(kind: str, block: Block, where: Found, searched: Searched) -> None:
     """What the pass says of itself: method, rank, regularisation; and its training arguments."""
     block.enter("method", where, METHODS[kind])
+    searched.take(block, _METHOD)
     block.words(_METHOD)
     for name in ("torch_dtype", "compute_dtype"):
         _read_dtype(block, name)
     for name in ("training_args", "training_config"):
-        read_training(block.block(name).flat("extra_args"))
+        inner = block.block(name).flat("extra_args")
+        searched.take(inner, _TRAINING)
+        read_training(inner)
     block.leaves(("method", "training", "watch"))
     block.close(
         (*_METHOD, *_ours("method"), "train_data_config", "eval_data_config", "training_args"), _METHOD_REMEDIES
