@@ -70,10 +70,16 @@ def _looker(step: CheckedStep, config: Config, rows_only: bool) -> Callable[[], 
 
 
 def _training(config: Config, name: str) -> Pairs:
+    from oleaster.pipeline.search_plan import plan_search
     from oleaster.pipeline.tuning import plan
 
     output = config.output_path / name if config.output_path else None
-    return [pair for pair in plan(replace(config, output_path=output)).rows() if pair[0] != "output"]
+    pairs = [pair for pair in plan(replace(config, output_path=output)).rows() if pair[0] != "output"]
+    if config.search_space:
+        dimensions, objectives = plan_search(config)
+        pairs.append(("searched", ", ".join(dimension.name for dimension in dimensions)))
+        pairs.append(("best by", ", ".join(objective.name for objective in objectives)))
+    return pairs
 
 
 def _rows(config: Config) -> Pairs:

@@ -141,9 +141,7 @@ def steps_of(config: Config) -> list[Step]:
     """The steps of a recipe; where it has a search_space and no step of its own for it, the training is a search."""
     if not config.search_space or any(step.type == "search" for step in config.passes):
         return list(config.passes)
-    return [
-        step.model_copy(update={"type": "search"}) if step.type == "finetune" else step for step in config.passes
-    ]
+    return [step.model_copy(update={"type": "search"}) if step.type == "finetune" else step for step in config.passes]
 
 
 def steps_fit(config: Config) -> Iterator[Problem]:

@@ -295,3 +295,34 @@ def test_adapters_that_are_kept_apart_are_one_export(load) -> None:
 def test_both_languages_may_stand_in_one_file(load) -> None:
     config = load(REGULARISED + "model: {model_name_or_path: M}\ntraining: {learning_rate: 1e-5}\n")
     assert (config.model.model_name_or_path, config.training.learning_rate, config.method.lora_r) == ("M", 1e-5, 16)
+
+
+def test_lists_of_values_in_a_pass_are_searched(load, read) -> None:
+    config = changed("passes/f/r", [4, 8])
+    config["passes"]["f"]["training_args"]["learning_rate"] = [1e-4, 1e-3]
+    config["engine"]["search_strategy"] = {
+        "execution_order": "joint",
+        "sampler": "tpe",
+        "sampler_config": {"max_samples": 6, "seed": 1},
+        "max_time": 600,
+    }
+    config["passes"]["f"]["training_args"].pop("seed")
+    found = load(config)
+    assert found.search_space == {
+        "lora_r": {"type": "choice", "values": ["4", "8"]},
+        "learning_rate": {"type": "choice", "values": ["0.0001", "0.001"]},
+    }
+    strategy = found.search_strategy
+    assert (strategy.type, strategy.num_trials, strategy.budget_minutes, found.seed) == ("tpe", 6, 10.0, 1)
+    assert found.method.target_modules == ["q_proj", "v_proj"]
+    config["engine"]["search_strategy"] |= {"sampler": "anneal", "output_model_num": 3}
+    problems = said(read(config))
+    assert any("there is no sampler 'anneal'" in problem for problem in problems)
+    assert any("the best trial is kept" in problem for problem in problems)
+
+
+def test_the_tutorials_search_is_ours(load) -> None:
+    space = {"learning_rate": {"type": "float", "low": "1e-6", "high": "1e-3", "log": True}}
+    config = load({"search_strategy": {"type": "random", "num_trials": 20}, "search_space": space})
+    assert (config.search_strategy.type, config.search_strategy.num_trials) == ("random", 20)
+    assert set(config.search_space) == {"learning_rate"}

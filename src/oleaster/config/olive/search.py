@@ -11,7 +11,15 @@ from oleaster.config.olive.block import Block, Found, Given, Same, Words
 
 SAMPLERS = {"random": "random", "sequential": "grid", "tpe": "tpe"}
 """Olive's sampler -> ours."""
-SEARCH_WORDS = ("execution_order", "sampler", "sampler_config", "max_samples", "max_iter", "max_time", "stop_when_goals_met")
+SEARCH_WORDS = (
+    "execution_order",
+    "sampler",
+    "sampler_config",
+    "max_samples",
+    "max_iter",
+    "max_time",
+    "stop_when_goals_met",
+)
 """What only Olive's `search_strategy` says; the tutorial's form is ours."""
 
 _WORDS: Words = {
