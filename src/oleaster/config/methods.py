@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from oleaster.config.fields import Fraction, Names, PositiveFloat, PositiveInt, Section, Words
+from oleaster.config.fields import Fraction, Names, PositiveFloat, PositiveInt, Section, Text, Words
 
 _FLAG: dict[str, Any] = {"flag": "method"}
 
@@ -25,13 +25,14 @@ class LowRank(Section):
     lora_r: PositiveInt = 16
     """Rank of the update."""
     lora_alpha: PositiveFloat | None = None
-    """Scale is lora_alpha / lora_r; default: twice the rank."""
+    """The update is scaled by lora_alpha / lora_r; default: twice the rank for lora, else the rank."""
     lora_dropout: Fraction = 0.0
     """Dropout on the input of A."""
     use_rslora: bool = False
     """Scale is lora_alpha / sqrt(lora_r) (Kalajdzievski 2023)."""
     target_modules: Names = "all-linear"
-    """Module names, a regular expression, or all-linear."""
+    """Module names, a regular expression, or all-linear; default of ia3: keys, values and the last map of
+    the MLP, of ln_tuning: all norms."""
     modules_to_save: Words | None = None
     """Modules that are trained whole beside the adapter."""
 
@@ -51,7 +52,109 @@ class FullConfig(Section):
     type: Literal["full"] = Field(default="full", json_schema_extra=_FLAG)
 
 
-METHODS: tuple[type[Section], ...] = (LoraConfig, FullConfig)
+class Ia3Config(Section):
+    """IA3: learned factors on keys, values and the inner MLP (Liu et al. 2022)."""
+
+    learning_rate: ClassVar[float] = 1e-2
+
+    type: Literal["ia3"] = Field(default="ia3", json_schema_extra=_FLAG)
+    target_modules: Names | None = None
+    feedforward_modules: Words | None = None
+    """Those of target_modules whose input is scaled instead of the output; default: the last map of the MLP."""
+    modules_to_save: Words | None = None
+
+
+class LohaConfig(Section):
+    """LoHa: the update is a product, element by element, of two low-rank matrices (Hyeon-Woo et al. 2022)."""
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    type: Literal["loha"] = Field(default="loha", json_schema_extra=_FLAG)
+    lora_r: PositiveInt = 8
+    lora_alpha: PositiveFloat | None = None
+    target_modules: Names | None = "all-linear"
+    modules_to_save: Words | None = None
+
+
+class LokrConfig(Section):
+    """LoKr: the update is a Kronecker product (Edalati et al. 2022)."""
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    type: Literal["lokr"] = Field(default="lokr", json_schema_extra=_FLAG)
+    lora_r: PositiveInt = 8
+    lora_alpha: PositiveFloat | None = None
+    decompose_factor: Annotated[int, Field(ge=-1)] = -1
+    """Size of the small factor of the Kronecker product; -1 = about the square root."""
+    target_modules: Names | None = "all-linear"
+    modules_to_save: Words | None = None
+
+
+class VeraConfig(Section):
+    """VeRA: two vectors a module scale random matrices that all modules share (Kopiczko et al. 2024)."""
+
+    learning_rate: ClassVar[float] = 1e-2
+
+    type: Literal["vera"] = Field(default="vera", json_schema_extra=_FLAG)
+    lora_r: PositiveInt = 256
+    vera_dropout: Fraction = 0.0
+    """Dropout on the input of the shared matrices."""
+    d_initial: PositiveFloat = 0.1
+    """Start of the vector behind the first shared matrix."""
+    target_modules: Names | None = "all-linear"
+    modules_to_save: Words | None = None
+
+
+class PromptTuningConfig(Section):
+    """Learned embeddings in front of every row (Lester et al. 2021)."""
+
+    learning_rate: ClassVar[float] = 3e-2
+
+    type: Literal["prompt_tuning"] = Field(default="prompt_tuning", json_schema_extra=_FLAG)
+    num_virtual_tokens: PositiveInt = 20
+    """Length of what is learned in front of a row."""
+    prompt_tuning_init_text: Text | None = None
+    """Text whose embeddings the learned ones begin with; default: embeddings of random tokens."""
+
+
+class PrefixTuningConfig(Section):
+    """Learned keys and values in front of every row, in every layer (Li & Liang 2021)."""
+
+    learning_rate: ClassVar[float] = 1e-2
+
+    type: Literal["prefix_tuning"] = Field(default="prefix_tuning", json_schema_extra=_FLAG)
+    num_virtual_tokens: PositiveInt = 20
+    prefix_projection: bool = False
+    """Learn them through a small network, which is dropped afterwards."""
+    encoder_hidden_size: PositiveInt | None = None
+    """Width of that network; default: the model's own."""
+
+
+class LnTuningConfig(Section):
+    """Only the scales of the norms are trained (Zhao et al. 2024)."""
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    type: Literal["ln_tuning"] = Field(default="ln_tuning", json_schema_extra=_FLAG)
+    target_modules: Names | None = None
+    modules_to_save: Words | None = None
+
+
+METHODS: tuple[type[Section], ...] = (
+    LoraConfig,
+    FullConfig,
+    Ia3Config,
+    LohaConfig,
+    LokrConfig,
+    VeraConfig,
+    PromptTuningConfig,
+    PrefixTuningConfig,
+    LnTuningConfig,
+)
+PeftSection = (
+    Ia3Config | LohaConfig | LokrConfig | VeraConfig | PromptTuningConfig | PrefixTuningConfig | LnTuningConfig
+)
+"""Methods that PEFT itself carries out."""
 
 
 def _lora_unless_named(value: object) -> object:
@@ -65,7 +168,7 @@ def _any_of(schema: dict[str, Any]) -> None:
 
 
 MethodConfig = Annotated[
-    LoraConfig | FullConfig,
+    LoraConfig | FullConfig | PeftSection,
     Field(discriminator="type", json_schema_extra=_any_of),
     BeforeValidator(_lora_unless_named),
 ]

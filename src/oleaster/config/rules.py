@@ -92,6 +92,14 @@ def precision_fits(config: Config) -> Iterator[Problem]:
         yield Problem("bf16", "bf16 and dtype float32 contradict each other", "keep one of the two")
 
 
+def method_fits(config: Config) -> Iterator[Problem]:
+    """What is learned reaches every layer."""
+    if config.method.type == "prefix_tuning" and config.training.gradient_checkpointing:
+        message = "a layer that is computed again does not see the prefix"
+        remedy = "leave it out, or --method prompt_tuning"
+        yield Problem("gradient_checkpointing", message, remedy)
+
+
 def steps_make_sense(config: Config) -> Iterator[Problem]:
     """There is at least one step, and the warm-up ends before training does."""
     steps, warmup = config.training.max_steps, config.training.warmup_steps
@@ -236,6 +244,7 @@ def space_is_sound(config: Config) -> Iterator[Problem]:
 
 ALWAYS: tuple[Rule, ...] = (
     precision_fits,
+    method_fits,
     steps_make_sense,
     templates_agree,
     data_is_named,

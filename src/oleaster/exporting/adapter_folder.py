@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from oleaster.core.errors import ModelError
-from oleaster.methods.adapter_files import read_adapter
+from oleaster.methods.adapter_files import read_adapter, read_config
 from oleaster.methods.lora import LOW_RANK_NAME, Lora
 
 
@@ -38,6 +38,11 @@ class LoraAdapter:
     """Tensors that were trained whole (`modules_to_save`), by their name in the base."""
     fan_in_fan_out: bool
     """The base keeps these weights as [in, out] (GPT-2's Conv1D)."""
+
+
+def is_lora(folder: Path) -> bool:
+    """Is it a low-rank adapter? Raises: ModelError when it is none at all, or damaged."""
+    return read_config(folder).get("peft_type") == "LORA"
 
 
 def read_lora(folder: Path) -> LoraAdapter:

@@ -13,7 +13,7 @@ from oleaster.core.artifact import Artifact
 from oleaster.core.errors import FidelityError, ModelError
 from oleaster.core.files import link_or_copy, work_folder
 from oleaster.data.papers import Encoded, Example
-from oleaster.exporting.adapter_folder import read_lora
+from oleaster.exporting.adapter_folder import is_lora, read_lora
 from oleaster.exporting.calibrate import LOW
 from oleaster.exporting.genai_files import HARD_TEXTS
 from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung, require
@@ -117,7 +117,7 @@ def export(
             merged = work / "merged"
             merge(model_folder, adapter_folder, merged)
         prompts = [tokenizer.decode(row.prompt_ids) for row in rows]
-        adapter = read_lora(adapter_folder) if adapter_folder else None
+        adapter = read_lora(adapter_folder) if adapter_folder and is_lora(adapter_folder) else None
         material = Material(merged, adapter, work, stops, prompts, calibration, options)
         on_progress(f"preparing for {HOW_TO_RUN[layout.kind][0]}")
         exact = layout.prepare(material)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from oleaster.data.papers import Encoded
-from oleaster.methods.lora import attach_saved, attached
+from oleaster.methods import attach_saved
+from oleaster.methods.lora import attached
 
 
 @dataclass(frozen=True)

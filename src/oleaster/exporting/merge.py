@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from oleaster.core.errors import ModelError, collect
-from oleaster.exporting.adapter_folder import Delta, LoraAdapter, read_lora
+from oleaster.exporting.adapter_folder import Delta, LoraAdapter, is_lora, read_lora
+from oleaster.methods import attach_saved
+from oleaster.models.load import load_plain
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -30,12 +33,11 @@ def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
     """Write base + adapter as a plain full-precision folder (float32 safetensors, config, tokenizer).
 
     W + scale * B A is computed in float32 and stored in float32: a bfloat16 store would round away deltas smaller
-    than 1/256 of the weight. Shards are read and written one by one. The tokenizer beside the adapter, where there is
-    one, replaces the base's.
+    than 1/256 of the weight. Shards are read and written one by one; adapters of other types than LoRA are merged by
+    their method, on a loaded model. The tokenizer beside the adapter, where there is one, replaces the base's.
 
-    Raises: ModelError when the base is quantised, or the adapter has tensors that the base has not.
+    Raises: ModelError when the base is quantised, or the adapter cannot be merged or has tensors that the base has not.
     """
-    adapter = read_lora(adapter_folder)
     config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
     if "quantization_config" in config:
         raise ModelError(
@@ -43,6 +45,22 @@ def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
             where=str(base_folder / "config.json"),
             remedy="name the full-precision base the adapter was trained for",
         )
+    if is_lora(adapter_folder):
+        _merge_stored(base_folder, adapter_folder, output, config)
+    else:
+        _merge_loaded(base_folder, adapter_folder, output)
+    with_tokenizer = adapter_folder if (adapter_folder / "tokenizer.json").is_file() else base_folder
+    copy_small_files(base_folder, with_tokenizer, output)
+
+
+def _merge_loaded(base_folder: Path, adapter_folder: Path, output: Path) -> None:
+    model = load_plain(base_folder)
+    attach_saved(model, adapter_folder).merge(model)
+    model.save_pretrained(output)
+
+
+def _merge_stored(base_folder: Path, adapter_folder: Path, output: Path, config: dict[str, Any]) -> None:
+    adapter = read_lora(adapter_folder)
     shards = _shards(base_folder)
     shapes = {name: shape for held in shards.values() for name, shape in held.items()}
     deltas, replaced, unties = _match(adapter, shapes, bool(config.get("tie_word_embeddings")))
@@ -63,8 +81,6 @@ def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
     config.update({"dtype": "float32"} | ({"tie_word_embeddings": False} if unties else {}))
     config.pop("torch_dtype", None)
     (output / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    with_tokenizer = adapter_folder if (adapter_folder / "tokenizer.json").is_file() else base_folder
-    copy_small_files(base_folder, with_tokenizer, output)
 
 
 def _shards(folder: Path) -> dict[str, dict[str, list[int]]]:

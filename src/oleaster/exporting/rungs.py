@@ -37,12 +37,13 @@ class TorchModel:
         import torch
 
         from oleaster.inference.torch_predictor import TorchPredictor
-        from oleaster.methods.lora import attach_saved
+        from oleaster.methods import attach_saved, saved_method
         from oleaster.models.generic import Generic
         from oleaster.models.load import load_plain, load_weights
-        from oleaster.models.loaded import LoadedModel
+        from oleaster.models.loaded import BaseNeeds, LoadedModel
 
-        model: Any = Generic(load_plain(folder)) if plain else load_weights(folder, torch.float32)[0]
+        needs = saved_method(adapter_folder).needs if adapter_folder else BaseNeeds()
+        model: Any = Generic(load_plain(folder)) if plain else load_weights(folder, torch.float32, needs=needs)[0]
         if adapter_folder is not None:
             attach_saved(model.hub_model, adapter_folder)
         tokenizer = load_tokenizer(folder)

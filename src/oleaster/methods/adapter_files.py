@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,24 @@ class AdapterFiles:
     """By parameter name of the base model, without PEFT's prefix."""
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """`adapter_config.json`. Raises: ModelError when it is missing or damaged."""
+    with _named_errors(folder):
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+
+
 def read_adapter(folder: Path) -> AdapterFiles:
     """Read an adapter folder. Raises: ModelError when a file is missing or damaged."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_config(folder)
+    with _named_errors(folder):
         tensors = load_file(folder / WEIGHTS)
+    return AdapterFiles(folder, config, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
         raise ModelError(
@@ -44,15 +58,16 @@ def read_adapter(folder: Path) -> AdapterFiles:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise ModelError(f"the adapter is damaged: {error}", where=str(folder), remedy="save it again") from error
-    return AdapterFiles(folder, config, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
 
 
-def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+def write_adapter(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], prefix: str = PREFIX
+) -> None:
     """Write both files, each whole or not at all; the config last, since it is what makes the folder an adapter.
 
     Raises: StorageError when the disk is full.
     """
     # a tied weight comes under each of its names, and safetensors refuses shared memory: hence the copies
-    named = {f"{PREFIX}{name}": tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    named = {f"{prefix}{name}": tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     atomic_write_bytes(folder / WEIGHTS, save(named, metadata={"format": "pt"}))
     atomic_write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -16,6 +16,7 @@ from torch import nn
 
 from oleaster.core.errors import ModelError, StorageError, collect
 from oleaster.core.files import storage_errors, sync
+from oleaster.models.loaded import BaseNeeds
 
 WEIGHTS = "model.safetensors"
 
@@ -24,8 +25,9 @@ WEIGHTS = "model.safetensors"
 class Full:
     """Trains everything. The file holds float32 under the hub's names; config and tokenizer come from the base."""
 
-    trains_base = True
+    needs = BaseNeeds(trained=True)
     saves_model = True
+    no_export = None
 
     @classmethod
     def from_config(cls, config: Any) -> Full:

@@ -32,6 +32,7 @@ from oleaster.methods.targets import (
     shared_names,
     short_names,
 )
+from oleaster.models.loaded import BaseNeeds
 
 MERGEABLE = (torch.float32, torch.bfloat16)
 
@@ -109,10 +110,11 @@ class Lora:
         return _method_of(read_adapter(folder))
 
     saves_model = False
+    no_export = None
 
     @property
-    def trains_base(self) -> bool:
-        return bool(self.modules_to_save)
+    def needs(self) -> BaseNeeds:
+        return BaseNeeds(trained=bool(self.modules_to_save))
 
     def rank_of(self, path: str) -> int:
         """Rank of the update at `path`."""
@@ -225,17 +227,6 @@ class Lora:
 def attached(model: nn.Module) -> dict[str, LoraLinear]:
     """Every adapter of the model by path, in the model's order."""
     return {path: module for path, module in model.named_modules() if isinstance(module, LoraLinear)}
-
-
-def attach_saved(model: nn.Module, folder: Path) -> Lora:
-    """Attach an adapter folder to a plain model, ready to answer or to merge. Raises: ModelError."""
-    method = Lora.from_folder(folder)
-    try:
-        method.attach(model, seed=0)
-    except ConfigError as error:
-        raise ModelError(f"the adapter does not fit this model: {error}", where=str(folder)) from error
-    method.load(model, folder)
-    return method
 
 
 NOT_CARRIED = {

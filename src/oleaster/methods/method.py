@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from oleaster.core.registry import Registry
+from oleaster.models.loaded import BaseNeeds
 
 
 class Method(Protocol):
@@ -18,13 +19,18 @@ class Method(Protocol):
     """
 
     @property
-    def trains_base(self) -> bool:
-        """True when weights of the base itself are trained: the base must then be loaded in float32."""
+    def needs(self) -> BaseNeeds:
+        """How the base must be read."""
         ...
 
     @property
     def saves_model(self) -> bool:
         """True when `save` writes the weights of a whole model instead of an adapter."""
+        ...
+
+    @property
+    def no_export(self) -> str | None:
+        """Why what it makes cannot be exported for ONNX Runtime; None when it can."""
         ...
 
     def trained_numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -13,7 +13,7 @@ def restored(model: nn.Module) -> Iterator[None]:
     """When the block ends, however it ends, `model` has the modules, parameters, hooks and attributes it had before.
 
     For methods that add to a model or put modules in the place of others. The numbers in its tensors are not copied:
-    a method that changes the base's own weights (`trains_base`) needs a base of its own.
+    a method that changes the base's own weights (`needs.trained`) needs a base of its own.
     """
     before = [(module, _copy(module)) for module in model.modules()]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -16,6 +16,8 @@ HEADS = frozenset({"lm_head", "embed_out", "output", "score", "classifier"})
 """Names of output heads; used for models that cannot say which of their modules is the head."""
 EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "embed_in"})
 """Last names of matrices that are no linear layer, where only a file's tensors are known."""
+CONV1D = frozenset({"c_attn", "c_fc", "c_proj"})
+"""Last names of GPT-2's matrices, which are stored as [in, out]."""
 
 
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -56,6 +58,40 @@ def find_saved(model: nn.Module, wanted: Sequence[str]) -> list[str]:
     collect([_no_match("modules_to_save", name, owners) for name in missing])
     chosen = [path for path in owners if any(ends_with(path, name) for name in wanted)]
     return [path for path in chosen if not any(path.startswith(f"{other}.") for other in chosen)]
+
+
+def find_norms(model: nn.Module) -> list[str]:
+    """Paths of the modules that only scale (and shift) what they are given: their parameters are vectors."""
+
+    def only_scales(module: nn.Module) -> bool:
+        own = dict(module.named_parameters())
+        return "weight" in own and own.keys() <= {"weight", "bias"} and all(p.ndim == 1 for p in own.values())
+
+    return [path for path, module in model.named_modules() if path and only_scales(module)]
+
+
+def build_skeleton(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """Layers without numbers at the places of stored matrices and vectors; for counting what a method would add."""
+    root = nn.Module()
+    for path, shape in ((n.removesuffix(".weight"), shape) for n, shape in shapes.items() if n.endswith(".weight")):
+        *parents, last = path.split(".")
+        at = root
+        for parent in parents:
+            if parent not in at._modules:
+                at.add_module(parent, nn.Module())
+            at = at.get_submodule(parent)
+        if len(shape) == 1:
+            shifts = f"{path}.bias" in shapes
+            layer: nn.Module = (
+                nn.LayerNorm(list(shape), device="meta") if shifts else nn.RMSNorm(list(shape), device="meta")
+            )
+        elif last in EMBEDDINGS:
+            layer = nn.Embedding(shape[0], shape[1], device="meta")
+        else:
+            inputs, outputs = shape if last in CONV1D else shape[::-1]
+            layer = nn.Linear(inputs, outputs, bias=False, device="meta")
+        at.add_module(last, layer)
+    return root
 
 
 def head_path(model: nn.Module) -> str | None:

@@ -18,10 +18,16 @@ from oleaster.models.architecture import Architecture, describe
 from oleaster.models.decoder import Decoder
 from oleaster.models.generic import Generic
 from oleaster.models.heads import hub_class, put_head
+from oleaster.models.loaded import BaseNeeds
 
 
 def load_weights(
-    folder: Path, dtype: torch.dtype, trust_remote_code: bool = False, head: Head | None = None, seed: int = 0
+    folder: Path,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    head: Head | None = None,
+    seed: int = 0,
+    needs: BaseNeeds = BaseNeeds(),
 ) -> tuple[nn.Module, str | None]:
     """The model of `folder` in evaluation mode, and why it is not our own `Decoder` (None when it is).
 
@@ -34,14 +40,12 @@ def load_weights(
     """
     config = json.loads((folder / "config.json").read_text())
     architecture = describe(config)
-    if isinstance(architecture, Architecture) and not config.get("auto_map"):
+    if isinstance(architecture, Architecture) and not config.get("auto_map") and not needs.generic:
         return load_decoder(folder, architecture, dtype, head, seed), None
-    reason = architecture if isinstance(architecture, str) else "it brings its own code"
+    reason = architecture if isinstance(architecture, str) else needs.generic or "it brings its own code"
     if head is not None and head.kind != "embedding":
         return _load_headed(folder, dtype, config, head, seed), reason
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
+    model = _from_pretrained(folder, dtype, trust_remote_code)
     return Generic(model).eval(), reason
 
 
@@ -60,10 +64,14 @@ def _load_headed(folder: Path, dtype: torch.dtype, config: dict[str, Any], head:
 
 def load_plain(folder: Path) -> Any:
     """transformers' own model in float32 and evaluation mode: what exports are made from and held against."""
+    return _from_pretrained(folder, torch.float32, False).eval()
+
+
+def _from_pretrained(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of a second
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def load_decoder(

@@ -10,6 +10,16 @@ from torch import dtype, nn
 
 
 @dataclass(frozen=True)
+class BaseNeeds:
+    """How a base must be read for what is to be done with it."""
+
+    trained: bool = False
+    """Weights of it are trained: float32, and shared with nobody."""
+    generic: str | None = None
+    """Why transformers' own code must compute it, instead of `Decoder` where that knows the family."""
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """Model and tokenizer with where they come from."""
 

@@ -104,7 +104,7 @@ def forecast(config: Config) -> Forecast:
     use_threads(config)
     preview = plan(config)
     ready, method, cluster = preview.ready, get_method(config.method), Cluster.alone()
-    loaded, _ = load_base(config, ready.base, ready.tokenizer, cluster.device, whole=method.trains_base)
+    loaded, _ = load_base(config, ready.base, ready.tokenizer, cluster.device, method.needs)
     load_mb = meter().memory_mb
     model: Any = loaded.model
     method.attach(model.hub_model, config.seed)

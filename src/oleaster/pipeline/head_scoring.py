@@ -49,11 +49,11 @@ def _torch_predictors(path: Path | str, config: Config, head: Head, base: bool) 
     if run is not None and adapter is None:  # trained whole
         if compared:
             began = config.model_copy(update={"model": load_config(run.recipe).model})
-            loaded = load_part(str(began.model.model_name_or_path), began, head)
+            loaded = load_part(str(began.model.model_name_or_path), began, head=head)
             yield head_predictor(loaded, head, "base")
-        yield head_predictor(load_part(source, config, head), head, "tuned")
+        yield head_predictor(load_part(source, config, head=head), head, "tuned")
         return
-    loaded = load_part(source, config, head)
+    loaded = load_part(source, config, adapter, head)
     if adapter is None:
         yield head_predictor(loaded, head, "base" if head.kind == "embedding" else "tuned")
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oleaster.data.papers import Head
     from oleaster.inference.predictor import Predictor
     from oleaster.models.folder import ModelFolder
-    from oleaster.models.loaded import LoadedModel
+    from oleaster.models.loaded import BaseNeeds, LoadedModel
 
 
 def load_base(
@@ -25,28 +25,30 @@ def load_base(
     base: ModelFolder,
     tokenizer: Any,
     device: Any = None,
-    *,
-    whole: bool = False,
+    needs: BaseNeeds | None = None,
     head: Head | None = None,
 ) -> tuple[LoadedModel, str]:
     """The base with its weights read, and why it has the number type it has.
 
     Args:
-        whole: weights of the base are trained, so they are float32.
+        needs: of what is to be attached; default: none.
         head: what answers in the place of the vocabulary.
     """
     import torch
 
     from oleaster.models.load import load_weights
-    from oleaster.models.loaded import LoadedModel
+    from oleaster.models.loaded import BaseNeeds, LoadedModel
     from oleaster.models.precision import choose_dtype
     from oleaster.models.tokenizer import stop_ids
 
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = base.config()
     wanted = "bfloat16" if config.training.bf16 else config.model.dtype
-    dtype, why = (torch.float32, "what is trained is float32") if whole else choose_dtype(wanted, facts, device)
-    model, why_generic = load_weights(base.folder, dtype, config.model.trust_remote_code, head, config.seed)
+    needs = needs or BaseNeeds()
+    dtype, why = choose_dtype(wanted, facts, device)
+    if needs.trained:
+        dtype, why = torch.float32, "what is trained is float32"
+    model, why_generic = load_weights(base.folder, dtype, config.model.trust_remote_code, head, config.seed, needs)
     loaded = LoadedModel(
         model=model.to(device),
         tokenizer=tokenizer,
@@ -97,7 +99,7 @@ def refuse_adapter(path: Path | str, adapter: str | None) -> None:
 def load_tuned(path: Path | str, config: Config, head: Head | None = None) -> LoadedModel:
     """The base of a run with its head and its adapter; or a plain model."""
     base, adapter = parts(path, config)
-    loaded = load_part(base, config, head)
+    loaded = load_part(base, config, adapter, head)
     if adapter is not None:
         attach(loaded, adapter)
     return loaded
@@ -146,8 +148,13 @@ def load_artifact(path: Path | str, config: Config, adapter: str | None = None) 
     return TorchPredictor(loaded, folder.name), loaded.tokenizer
 
 
-def load_part(source: str, config: Config, head: Head | None = None) -> LoadedModel:
-    """A model without an adapter, checked before its weights are read. Raises: ModelError."""
+def load_part(source: str, config: Config, adapter: Path | None = None, head: Head | None = None) -> LoadedModel:
+    """A model without an adapter, checked before its weights are read. Raises: ModelError.
+
+    Args:
+        adapter: what will be attached to it.
+    """
+    from oleaster.methods import saved_method
     from oleaster.models.sanity import check
     from oleaster.models.source import resolve
     from oleaster.models.tokenizer import load_tokenizer
@@ -155,12 +162,13 @@ def load_part(source: str, config: Config, head: Head | None = None) -> LoadedMo
     base = resolve(config.model.model_copy(update={"model_name_or_path": source}))
     tokenizer = load_tokenizer(base.folder, config.model.trust_remote_code)
     check(base, tokenizer, config.model.trust_remote_code)
-    return load_base(config, base, tokenizer, head=head)[0]
+    needs = saved_method(adapter).needs if adapter else None
+    return load_base(config, base, tokenizer, needs=needs, head=head)[0]
 
 
 def attach(loaded: LoadedModel, adapter: Path) -> None:
     """Put a saved adapter onto a loaded base, in place."""
-    from oleaster.methods.lora import attach_saved
+    from oleaster.methods import attach_saved
 
     model: Any = loaded.model
     attach_saved(model.hub_model, adapter)

@@ -114,7 +114,7 @@ def _torch_predictors(path: Path | str, config: Config, base: bool) -> Iterator[
             yield TorchPredictor(load_part(str(began.model.model_name_or_path), began), "base")
         yield TorchPredictor(load_part(source, config), "tuned")
         return
-    loaded = load_part(source, config)
+    loaded = load_part(source, config, adapter)
     if adapter is None or base:
         yield TorchPredictor(loaded, "base")
     if adapter is not None:

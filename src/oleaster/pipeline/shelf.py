@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from oleaster.data.papers import Head
     from oleaster.data.prepare import Prepared
     from oleaster.models.folder import ModelFolder
-    from oleaster.models.loaded import LoadedModel
+    from oleaster.models.loaded import BaseNeeds, LoadedModel
     from oleaster.training.criterion import Criterion
 
 
@@ -129,23 +129,23 @@ class Shelf:
         return _aimed(self._ready[key], config)
 
     @contextmanager
-    def base(self, config: Config, ready: Ready, device: Any, *, whole: bool) -> Iterator[tuple[LoadedModel, str]]:
+    def base(self, config: Config, ready: Ready, device: Any, needs: BaseNeeds) -> Iterator[tuple[LoadedModel, str]]:
         """The base and why it has its number type. What is attached in the block comes off when the block ends.
 
         Args:
-            whole: weights of the base are trained: it is read for this block alone, as is one with a head of labels.
+            needs: of the method. A base whose weights are trained, or with a head of labels, is for this block alone.
         """
         from oleaster.methods.restored import restored
         from oleaster.models.joint import share_base
 
         labelled = ready.head is not None and ready.head.kind != "embedding"
-        if whole or labelled:  # a head of labels is trained whole
-            yield load_base(config, ready.base, ready.tokenizer, device, whole=whole, head=ready.head)
+        if needs.trained or labelled:  # a head of labels is trained whole
+            yield load_base(config, ready.base, ready.tokenizer, device, needs, ready.head)
             return
-        key = f"{_key(config, _NOT_THE_BASE)} {config.training.bf16} {config.method.type} {device}"
+        key = f"{_key(config, _NOT_THE_BASE)} {config.training.bf16} {needs} {device}"
         if self._base is None or self._base[0] != key:
             self._base = None  # the former goes before the next one comes: there is memory for one
-            self._base = (key, *load_base(config, ready.base, ready.tokenizer, device))
+            self._base = (key, *load_base(config, ready.base, ready.tokenizer, device, needs))
         _, loaded, why = self._base
         if self._together:
             yield replace(loaded, model=share_base(loaded.model)), why
@@ -162,6 +162,7 @@ class Shelf:
         """
         import torch
 
+        from oleaster.methods import saved_method
         from oleaster.pipeline.loading import attach, load_tuned
 
         ready = self.ready(config)
@@ -169,7 +170,8 @@ class Shelf:
             yield load_tuned(run.folder, config, ready.head)
             return
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with self.base(config, ready, device, whole=False) as (loaded, _):
+        needs = saved_method(run.adapter).needs
+        with self.base(config, ready, device, needs) as (loaded, _):
             attach(loaded, run.adapter)
             yield loaded
 

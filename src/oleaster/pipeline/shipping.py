@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from oleaster.config.load import load_config, recipe_text
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
-from oleaster.core.errors import ConfigError, DataError, UserError, collect
+from oleaster.core.errors import ConfigError, DataError, ModelError, UserError, collect
 from oleaster.core.run import Run
 from oleaster.pipeline.loading import parts, recipe_of, run_of, use_threads
 from oleaster.pipeline.rows import names_rows, rows_to_ask
@@ -60,6 +60,8 @@ def auto_opt(
     base, tokenizer = _base(source, config)
     run = run_of(adapter or path)
     adapter = adapter or own
+    if adapter is not None:
+        _refuse_what_no_graph_can_hold(adapter)
     if run is not None and adapter is None and run.adapter.is_dir():
         on_progress(f"{path} is the base of a run: its adapter is left out (--adapter_path {run.adapter} adds it)")
     trained = run.recipe if run else recipe
@@ -219,6 +221,15 @@ def _other_base(name: str, run: Run, base: ModelFolder) -> Iterator[UserError]:
     if base.revision not in same:
         message = f"the adapter '{name}' was trained on {run.summary['base']} ({trained_on}), not on this base"
         yield ConfigError(message, where="--base_model_path", remedy=f"--base_model_path {run.model}")
+
+
+def _refuse_what_no_graph_can_hold(adapter: Path) -> None:
+    """Raises: ModelError for an adapter whose method answers in torch only."""
+    from oleaster.methods import saved_method
+
+    if reason := saved_method(adapter).no_export:
+        remedy = "oleaster generate and evaluate answer with it; train with another --method to ship"
+        raise ModelError(f"this adapter cannot be exported: {reason}", where=str(adapter), remedy=remedy)
 
 
 @dataclass(frozen=True)

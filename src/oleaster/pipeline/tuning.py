@@ -15,6 +15,7 @@ from oleaster.pipeline.loading import use_threads
 from oleaster.pipeline.shelf import Ready, Shelf, get_ready
 
 if TYPE_CHECKING:
+    from oleaster.methods import Method
     from oleaster.models.loaded import LoadedModel
     from oleaster.training.cluster import Cluster
     from oleaster.training.driving import Answer, Demand
@@ -92,7 +93,7 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
         checkpoints = Checkpoints(run.checkpoints, config.watch.save_total_limit)
         method = get_method(config.method)
         measured = _as_begun(config, checkpoints)
-        base = shelf.base(measured, ready, cluster.device, whole=method.trains_base)
+        base = shelf.base(measured, ready, cluster.device, method.needs)
         loaded, why_dtype = lent.enter_context(base)
         model: Any = loaded.model
         method.attach(model.hub_model, config.seed)
@@ -107,7 +108,7 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
                 return []
             opened.extend(build_sinks(config.watch, run, resumed_step, leaf_values(config)))
             everyone = [*sinks, *opened]
-            for text in (*ready.notes, *_speed_notes(loaded, why_dtype)):
+            for text in (*ready.notes, *_speed_notes(loaded, why_dtype), *_export_notes(config, method)):
                 for sink in everyone:
                     sink(Notice(resumed_step or 0, "note", text))
             return everyone
@@ -246,6 +247,11 @@ def _speed_notes(loaded: LoadedModel, why_dtype: str) -> Iterator[str]:
         yield reason
 
 
+def _export_notes(config: Config, method: Method) -> Iterator[str]:
+    if method.no_export:
+        yield f"{config.method.type} answers in torch only, auto-opt will refuse it: {method.no_export}"
+
+
 @dataclass(frozen=True)
 class Preview:
     """What a training would do."""
@@ -255,6 +261,7 @@ class Preview:
     steps_per_epoch: int
     warmup: int
     trained: int
+    method: Method
     peak_mb: float
     """Memory estimate in MiB, by arithmetic."""
 
@@ -270,7 +277,7 @@ class Preview:
             ("trained numbers", f"{self.trained:,}"),
             ("optimiser steps", f"{self.total_steps:,} ({self.steps_per_epoch:,} per epoch, {self.warmup} warm-up)"),
             ("memory, estimated", f"{self.peak_mb:,.0f} MB"),
-            *(("note", note) for note in self.ready.notes),
+            *(("note", note) for note in (*self.ready.notes, *_export_notes(config, self.method))),
             ("output", f"{config.output_path} (nothing was written)"),
         ]
 
@@ -293,10 +300,11 @@ def plan(config: Config) -> Preview:
     training, rows = config.training, ready.data.train
     steps = Plan.of(ready.config, len(rows), len(ready.data.validation))
     shapes, _ = read_shapes(ready.base.folder)
-    trained = get_method(config.method).trained_numbers(shapes)
+    method = get_method(config.method)
+    trained = method.trained_numbers(shapes)
     memory = estimated_memory(ready.config, ready, shapes, trained)
     warmup = warmup_steps(training, steps.total_steps)
-    return Preview(ready, steps.total_steps, steps.steps_per_epoch, warmup, trained, memory / 2**20)
+    return Preview(ready, steps.total_steps, steps.steps_per_epoch, warmup, trained, method, memory / 2**20)
 
 
 def estimated_memory(config: Config, ready: Ready, shapes: Mapping[str, tuple[int, ...]], trained: int) -> int:

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from oleaster.config.methods import LoraConfig
 from oleaster.core.errors import ConfigError, ModelError
-from oleaster.methods import count, get_method, trainable_parameters
-from oleaster.methods.lora import Lora, LoraLinear, attach_saved, attached
+from oleaster.methods import attach_saved, count, get_method, trainable_parameters
+from oleaster.methods.lora import Lora, LoraLinear, attached
 from oleaster.models.load import load_weights
 from oleaster.models.tiny import FAMILIES, make_tiny
 
@@ -120,7 +120,7 @@ def test_all_linear_leaves_out_what_is_trained_whole(llama):
 
 def test_whole_modules_need_a_float32_base(llama):
     method = Lora(r=2, alpha=4, modules_to_save=["norm"])
-    assert method.trains_base
+    assert method.needs.trained
     with pytest.raises(ConfigError, match="must be float32"):
         method.attach(plain(llama, torch.bfloat16), seed=0)
 

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from oleaster.core.errors import ModelError
-from oleaster.methods.lora import Lora, attach_saved, attached
+from oleaster.methods import attach_saved
+from oleaster.methods.lora import Lora, attached
 from oleaster.models.tiny import make_tiny
 
 FAMILIES = ("llama", "gpt2", "phi3")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from oleaster import pipeline
 from oleaster.config.load import load_config, replace
 from oleaster.config.schema import Config
+from oleaster.core.errors import ModelError
 from oleaster.models.tiny import make_tiny
 from oleaster.training.reports import StepReport
 
@@ -19,6 +20,13 @@ METHODS = {
     "lora": {"lora_r": 4},
     "lora_whole_norms": {"method": "lora", "lora_r": 2, "modules_to_save": ["norm"]},
     "full": {},
+    "ia3": {},
+    "loha": {"lora_r": 2},
+    "lokr": {"lora_r": 2},
+    "vera": {"lora_r": 8},
+    "prompt_tuning": {"num_virtual_tokens": 4},
+    "prefix_tuning": {"num_virtual_tokens": 4, "learning_rate": 0.3},
+    "ln_tuning": {},
 }
 """Name -> settings of a run; the name is the method where none is given."""
 
@@ -101,3 +109,24 @@ def test_the_saved_run_scores_as_it_did_in_training(trained: Config) -> None:
     assert tuned.metrics["loss"].value == pytest.approx(summary["eval_loss"], rel=1e-5)
     assert tuned.metrics["loss"].value < base.metrics["loss"].value
     assert pipeline.load(run, trained).answer("phrase 3 is cross").text is not None
+
+
+def test_the_saved_run_is_exported_or_refused_before_any_work(trained: Config, tmp_path: Path) -> None:
+    run, output = Path(str(trained.output_path)), tmp_path / "artifact"
+    config = replace(trained, precision="fp32", verify_rows=2)
+    if trained.method.type in ("prompt_tuning", "prefix_tuning"):
+        with pytest.raises(ModelError, match="cannot be exported: what it learns stands in front of every row"):
+            pipeline.auto_opt(run, config, output)
+        assert not output.exists()
+        return
+    seen: list[object] = []
+    artifact = pipeline.auto_opt(run, config, output, on_progress=seen.append)
+    asked = "phrase 3 is cross"
+    assert pipeline.load(artifact.folder, config).answer(asked).text == pipeline.load(run, config).answer(asked).text
+
+
+def test_who_cannot_be_exported_is_told_so_before_the_training(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    config = recipe("prompt_tuning", tiny, rows, tmp_path / "run")
+    notes = [text for what, text in pipeline.plan(config).rows() if what == "note"]
+    assert any("auto-opt will refuse it" in note for note in notes)
+    assert not any("auto-opt" in text for _, text in pipeline.plan(replace(config, method="ia3")).rows())

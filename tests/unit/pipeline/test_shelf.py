@@ -13,6 +13,7 @@ from torch import nn
 from oleaster.config.load import replace
 from oleaster.config.schema import Config
 from oleaster.core.run import Run
+from oleaster.models.loaded import BaseNeeds
 from oleaster.models.tiny import make_tiny
 from oleaster.pipeline import Shelf, finetune
 from oleaster.training.reports import EvalReport
@@ -63,7 +64,7 @@ def test_each_of_several_runs_on_one_base_is_the_run_it_would_be_alone(config: C
 def test_the_base_is_given_back_as_it_was_even_by_a_run_that_broke_off(config: Config, tmp_path: Path) -> None:
     shelf = Shelf()
     ready, device = shelf.ready(config), torch.device("cpu")
-    with shelf.base(config, ready, device, whole=False) as (loaded, _):
+    with shelf.base(config, ready, device, BaseNeeds()) as (loaded, _):
         model, before = loaded.model, fingerprint(loaded.model)
 
     def stop(event: object) -> None:
@@ -74,7 +75,7 @@ def test_the_base_is_given_back_as_it_was_even_by_a_run_that_broke_off(config: C
         with pytest.raises(TimeoutError):
             finetune(replace(config, **settings, output_path=tmp_path / f"{number}"), [stop], shelf)
         assert fingerprint(model) == before
-    with shelf.base(config, ready, device, whole=False) as (again, _):
+    with shelf.base(config, ready, device, BaseNeeds()) as (again, _):
         assert again.model is model
 
 
@@ -90,7 +91,7 @@ def test_what_is_shared_is_what_the_settings_say_is_the_same(config: Config) -> 
 def test_trained_weights_of_the_base_are_not_shared(config: Config) -> None:
     shelf = Shelf()
     ready, device = shelf.ready(config), torch.device("cpu")
-    with shelf.base(config, ready, device, whole=True) as (first, _):
+    with shelf.base(config, ready, device, BaseNeeds(trained=True)) as (first, _):
         first.model.get_parameter(next(iter(dict(first.model.named_parameters())))).data.zero_()
-    with shelf.base(config, ready, device, whole=True) as (second, _):
+    with shelf.base(config, ready, device, BaseNeeds(trained=True)) as (second, _):
         assert all(p.abs().sum() > 0 for p in second.model.parameters())
