@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from valley import SPACE
 
 from oleaster.config.load import replace
 from oleaster.config.schema import Config
 from oleaster.config.space import dimensions
 from oleaster.search.objectives import read_objectives
 from oleaster.search.study import Study
-
-SPACE: dict[str, Any] = {
-    "learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
-    "lora_r": {"type": "int", "low": 2, "high": 64},
-    "lr_scheduler_type": ["cosine", "linear"],
-}
 
 
 @pytest.fixture
@@ -31,10 +26,3 @@ def study(tmp_path: Path) -> Callable[..., Study]:
         return Study(tmp_path / folder, config, dimensions(config), read_objectives(config, ()))
 
     return opened
-
-
-def loss_of(point: dict[str, str]) -> float:
-    """A valley: low near learning_rate 1e-3 and rank 16."""
-    import math
-
-    return abs(math.log10(float(point.get("learning_rate", "1e-3"))) + 3) + abs(int(point["lora_r"]) - 16) / 5000

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import optuna
 import pytest
+from valley import SPACE, loss_of
 
-from conftest import SPACE, loss_of
 from oleaster.search.papers import Trial
 from oleaster.search.study import MOST_STUCK, Study, Taken
 
