@@ -25,7 +25,7 @@ class LowRank(Section):
     lora_r: PositiveInt = 16
     """Rank of the update."""
     lora_alpha: PositiveFloat | None = None
-    """The update is scaled by lora_alpha / lora_r; default: twice the rank for lora, else the rank."""
+    """The update is scaled by lora_alpha / lora_r; default: twice the rank for lora and qlora, else the rank."""
     lora_dropout: Fraction = 0.0
     """Dropout on the input of A."""
     use_rslora: bool = False
@@ -42,6 +42,12 @@ class LoraConfig(LowRank):
 
     type: Literal["lora"] = Field(default="lora", json_schema_extra=_FLAG)
     """What is trained, and how."""
+
+
+class QloraConfig(LowRank):
+    """LoRA over linear layers rounded to 4 bits, NF4 (Dettmers et al. 2023)."""
+
+    type: Literal["qlora"] = Field(default="qlora", json_schema_extra=_FLAG)
 
 
 class FullConfig(Section):
@@ -142,6 +148,7 @@ class LnTuningConfig(Section):
 
 METHODS: tuple[type[Section], ...] = (
     LoraConfig,
+    QloraConfig,
     FullConfig,
     Ia3Config,
     LohaConfig,
@@ -168,7 +175,7 @@ def _any_of(schema: dict[str, Any]) -> None:
 
 
 MethodConfig = Annotated[
-    LoraConfig | FullConfig | PeftSection,
+    LoraConfig | QloraConfig | FullConfig | PeftSection,
     Field(discriminator="type", json_schema_extra=_any_of),
     BeforeValidator(_lora_unless_named),
 ]

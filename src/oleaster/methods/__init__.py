@@ -13,10 +13,12 @@ from oleaster.methods.full import Full
 from oleaster.methods.lora import Lora
 from oleaster.methods.method import Method, count, methods, trainable_parameters
 from oleaster.methods.peft_method import TYPES, PeftMethod
+from oleaster.methods.qlora import Qlora
 
 __all__ = ["Method", "attach_saved", "count", "get_method", "methods", "saved_method", "trainable_parameters"]
 
 methods.register("lora")(Lora.from_config)
+methods.register("qlora")(Qlora.from_config)
 methods.register("full")(Full.from_config)
 for _name in TYPES:
     methods.register(_name)(PeftMethod.from_config)

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from oleaster.config.methods import LoraConfig
+from oleaster.config.methods import LowRank
 from oleaster.core.errors import ConfigError, ModelError, collect
 from oleaster.methods.adapter_files import CONFIG, AdapterFiles, read_adapter, write_adapter
 from oleaster.methods.targets import (
@@ -88,7 +88,7 @@ class Lora:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def from_config(cls, config: LoraConfig) -> Lora:
+    def from_config(cls, config: LowRank) -> Lora:
         """The method that a recipe describes."""
         return cls(
             r=config.lora_r,

@@ -248,6 +248,8 @@ def _speed_notes(loaded: LoadedModel, why_dtype: str) -> Iterator[str]:
 
 
 def _export_notes(config: Config, method: Method) -> Iterator[str]:
+    if config.method.type == "qlora":
+        yield "the base is rounded to NF4 and held in its number type: it takes the memory of lora"
     if method.no_export:
         yield f"{config.method.type} answers in torch only, auto-opt will refuse it: {method.no_export}"
 

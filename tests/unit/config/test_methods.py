@@ -30,7 +30,7 @@ def test_a_setting_of_another_method_is_refused_with_the_right_one(tmp_path: Pat
     with pytest.raises(ConfigError) as error:
         load_config(recipe, {"use_rslora": True})
     said = str(error.value)
-    assert "recipe.yaml:3: method.lora_r: a setting of the method lora or loha or" in said
+    assert "recipe.yaml:3: method.lora_r: a setting of the method lora or qlora or loha or" in said
     assert "the method here is full" in said
     assert "--use_rslora: a setting of the method lora" in said
     assert "--method lora" in said
@@ -61,7 +61,7 @@ def test_a_later_recipe_may_choose_another_method(tmp_path: Path) -> None:
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'loar' is none of lora, full(?s:.*)did you mean 'lora'"):
+    with pytest.raises(ConfigError, match=r"'loar' is none of lora, qlora, full(?s:.*)did you mean 'lora'"):
         load_config(None, {"method": "loar", "lora_r": 3})
 
 
