@@ -38,11 +38,11 @@ def from_tags(words: Sequence[str], tags: Sequence[str]) -> list[Entity]:
 
 
 def to_json(entities: Iterable[Entity]) -> str:
-    """What a model learns to write."""
+    """What a model learns to write; kinds in alphabetical order, as in `schema`."""
     kinds: dict[str, list[str]] = {}
     for kind, text in entities:
         kinds.setdefault(kind, []).append(text)
-    return json.dumps(kinds, ensure_ascii=False)
+    return json.dumps(dict(sorted(kinds.items())), ensure_ascii=False)
 
 
 def kinds_of(tags: Iterable[str]) -> list[str]:
@@ -58,7 +58,7 @@ def bio_labels(kinds: Sequence[str]) -> tuple[str, ...]:
 def schema(kinds: Sequence[str]) -> dict[str, Any]:
     """The JSON schema of `to_json` for these kinds."""
     texts: Mapping[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-    return {"type": "object", "properties": dict.fromkeys(kinds, texts), "additionalProperties": False}
+    return {"type": "object", "properties": dict.fromkeys(sorted(kinds), texts), "additionalProperties": False}
 
 
 def split_words(text: str) -> list[str]:

@@ -29,6 +29,7 @@ def evaluate(
     labels: Sequence[str] | None = None,
     metrics: Sequence[str] = (),
     choices: tuple[tuple[int, ...], ...] = (),
+    json_schema: str = "",
 ) -> Report:
     """Score the learned tokens of each row and the greedy answer to its prompt (in a conversation, the last turn).
 
@@ -38,7 +39,7 @@ def evaluate(
         output: folder for report.json and predictions.jsonl.
         labels: the labels of the task, best those of the training rows; default: found by `find_labels`.
         metrics: names of the metric registry, besides those that every evaluation has and those of `config.metrics`.
-        choices: see `Sampling.choices`.
+        choices, json_schema: see `Sampling`.
 
     Raises:
         ConfigError: an unknown metric, before any work is done.
@@ -54,7 +55,7 @@ def evaluate(
     asked = [i for i, row in enumerate(encoded) if _has_prompt(examples[row.example], row)]
     if asked:
         started = time.perf_counter()
-        sampling = Sampling(config.max_new_tokens, choices=choices)
+        sampling = Sampling(config.max_new_tokens, choices=choices, json_schema=json_schema)
         answers = predictor.generate([encoded[i].prompt_ids for i in asked], sampling)
         seconds = time.perf_counter() - started
         tokens = sum(len(answer.token_ids) for answer in answers)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oleaster.core.errors import DataError, collect
-from oleaster.inference.choosing import Logits, choice_tree, choose, generators, restrict
+from oleaster.inference.choosing import Logits, choose, generators
+from oleaster.inference.guides import Guide
 from oleaster.inference.predictor import Completion, Sampling
 
 State = TypeVar("State")
@@ -65,6 +66,7 @@ def answer(
     stop_ids: frozenset[int],
     decode: Callable[[list[int]], str],
     on_token: Callable[[int, int], None] | None = None,
+    guide: Guide | None = None,
 ) -> list[Completion]:
     """One completion per prompt, in the order given; see `Predictor.generate`.
 
@@ -80,7 +82,7 @@ def answer(
     room = [limit if backend.context is None else min(limit, backend.context - len(p)) for p in prompts]
     answers = [_Answer(i, room[i], sources[i], []) for i in range(len(prompts))]
     for batch in batches([len(p) for p in prompts], limit, same_length=not backend.pads):
-        _answer_batch(backend, prompts, [answers[i] for i in batch], sampling, stop_ids, on_token)
+        _answer_batch(backend, prompts, [answers[i] for i in batch], sampling, stop_ids, on_token, guide)
     return [Completion(tuple(a.ids), decode(a.ids), "stop" if a.stopped else "length") for a in answers]
 
 
@@ -112,12 +114,12 @@ def _answer_batch(
     sampling: Sampling,
     stop_ids: frozenset[int],
     on_token: Callable[[int, int], None] | None,
+    guide: Guide | None,
 ) -> None:
-    tree = choice_tree(sampling.choices)
     logits, state = backend.prefill([prompts[a.prompt] for a in active], max(a.room for a in active))
     while True:
-        if tree:
-            logits = restrict(logits, tree, [a.ids for a in active])
+        if guide is not None:
+            logits = guide.restrict(logits, [a.prompt for a in active], [a.ids for a in active])
         chosen = choose(logits, sampling, [a.source for a in active])
         for row, token in zip(active, chosen.tolist(), strict=True):
             if token in stop_ids:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from oleaster.core.errors import MissingExtraError, ModelError
 from oleaster.inference.choosing import Logits, score_of
 from oleaster.inference.generation import BATCH_ROWS, BATCH_SLOTS, answer
+from oleaster.inference.guides import guide_of
 from oleaster.inference.predictor import Completion, Sampling, Score
 
 FILE = "model.gguf"
@@ -46,6 +47,7 @@ class LlamaCppPredictor:
     ) -> None:
         path = Path(folder) / FILE
         self.name = name or Path(folder).name
+        self.tokenizer_file = Path(folder) / "tokenizer.json"
         self.backend = LlamaCppBackend(path, threads or len(os.sched_getaffinity(0)))
         self.tokenizer = LlamaCppTokenizer(self.backend)
         self.stop_ids = frozenset(stop_ids or self.backend.ends())
@@ -57,7 +59,8 @@ class LlamaCppPredictor:
         on_token: Callable[[int, int], None] | None = None,
     ) -> list[Completion]:
         """See `Predictor.generate`."""
-        return answer(self.backend, prompts, sampling, self.stop_ids, self.tokenizer.decode, on_token)
+        guide = guide_of(sampling, self.tokenizer_file.read_text, tuple(self.stop_ids))
+        return answer(self.backend, prompts, sampling, self.stop_ids, self.tokenizer.decode, on_token, guide)
 
     def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """See `Predictor.score`."""

@@ -16,6 +16,7 @@ import numpy as np
 from oleaster.core.errors import MissingExtraError, ModelError, near_names
 from oleaster.inference.choosing import score_of
 from oleaster.inference.contract import PromptContract
+from oleaster.inference.guides import Guide, guide_of
 from oleaster.inference.predictor import Completion, Sampling, Score
 
 NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -79,9 +80,10 @@ class OnnxPredictor:
         models whose pad id also ends a turn would lose that token.
         """
         answers: dict[int, Completion] = {}
+        guide = guide_of(sampling, (self.folder / "tokenizer.json").read_text, self.stop_ids)
         for indices in _equal_length_batches(prompts, together=sampling.temperature == 0):
             rows = [prompts[i] for i in indices]
-            for index, ids, finish in self._generate_batch(indices, rows, sampling, on_token):
+            for index, ids, finish in self._generate_batch(indices, rows, sampling, on_token, guide):
                 answers[index] = Completion(tuple(ids), self.tokenizer.decode(ids), "stop" if finish else "length")
         return [answers[i] for i in range(len(prompts))]
 
@@ -128,6 +130,7 @@ class OnnxPredictor:
         rows: Sequence[Sequence[int]],
         sampling: Sampling,
         on_token: Callable[[int, int], None] | None,
+        guide: Guide | None,
     ) -> Iterator[tuple[int, list[int], bool]]:
         """(prompt index, generated ids, ended by itself) of each row; all rows have one length."""
         og = _genai()
@@ -147,6 +150,8 @@ class OnnxPredictor:
         answers: list[list[int]] = [[] for _ in rows]
         ended = [False] * len(rows)
         while not generator.is_done() and not all(ended):
+            if guide is not None:
+                generator.set_logits(_held(guide, generator.get_logits(), indices, answers, ended))
             generator.generate_next_token()
             for row, token in enumerate(generator.get_next_tokens()):
                 if ended[row]:
@@ -230,6 +235,17 @@ class GenaiTokenizer:
     def stream(self) -> Callable[[int], str]:
         """A function that takes ids one by one and gives the text that each completes."""
         return self._tokenizer.create_stream().decode
+
+
+def _held(
+    guide: Guide, logits: np.ndarray, indices: Sequence[int], answers: list[list[int]], ended: list[bool]
+) -> np.ndarray:
+    """The runtime's logits [rows, 1, vocabulary] with those of unfinished answers held to the guide."""
+    held = np.array(logits, np.float32)
+    going = [row for row, done in enumerate(ended) if not done]
+    rows, begun = [indices[row] for row in going], [answers[row] for row in going]
+    held[going, -1] = guide.restrict(held[going, -1], rows, begun)
+    return held
 
 
 def _normal_form(tokenizer_file: Path) -> NormalForm | None:

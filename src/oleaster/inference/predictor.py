@@ -20,6 +20,8 @@ class Sampling:
     seed: int = 0
     choices: tuple[tuple[int, ...], ...] = ()
     """Token sequences, each with its stop token: the answer is one of them. Empty = anything."""
+    json_schema: str = ""
+    """JSON schema, as text, that the answer fits. Empty = anything."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from oleaster.core.errors import DataError, collect
 from oleaster.inference.decoder_backend import DecoderBackend
 from oleaster.inference.generation import Backend, answer, batches
+from oleaster.inference.guides import guide_of
 from oleaster.inference.predictor import Completion, Sampling, Score
 from oleaster.inference.transformers_backend import TransformersBackend
 from oleaster.models.decoder import Decoder
@@ -60,8 +61,10 @@ class TorchPredictor:
         Raises:
             DataError: an empty prompt, or one that leaves no place for an answer; all of them in one error.
         """
+        stops = self.loaded.stop_ids
+        guide = guide_of(sampling, self.loaded.tokenizer.backend_tokenizer.to_str, stops)
         with asking(self.loaded.model):
-            return answer(self.backend, prompts, sampling, frozenset(self.loaded.stop_ids), self._decode, on_token)
+            return answer(self.backend, prompts, sampling, frozenset(stops), self._decode, on_token, guide)
 
     def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """See `Predictor.score`. Log-softmax in float32, sums in float64.

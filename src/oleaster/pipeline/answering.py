@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
+from oleaster.pipeline.constraints import Allowed, allowed_answers
 from oleaster.pipeline.head_scoring import load_head
 from oleaster.pipeline.heads import head_behind
 from oleaster.pipeline.loading import load_artifact, load_tuned, recipe_of, refuse_adapter, use_threads
@@ -27,6 +28,8 @@ class Assistant:
     config: Config
     head: Head | None = None
     """What answers in the place of the vocabulary: an answer is then a label, entities or a vector, all at once."""
+    allowed: Allowed | None = None
+    """The answers that the recipe's kind of task leaves; None: any."""
 
     def answer(
         self,
@@ -51,6 +54,8 @@ class Assistant:
                 on_text(completion.text)
             return completion
         ids = encode_prompt(prompt, self.tokenizer, self.config.data)
+        if self.allowed is not None and not (sampling.choices or sampling.json_schema):
+            sampling = replace(sampling, **asdict(self.allowed))
         stream = _stream(self.tokenizer, on_text) if on_text else None
         return self.predictor.generate([ids], sampling, stream)[0]
 
@@ -86,20 +91,21 @@ def load(path: Path | str, config: Config = Config(), adapter: str | None = None
         return Assistant(found, found.tokenizer, config, head)
     if Artifact.is_artifact(Path(path)):
         predictor, tokenizer = load_artifact(path, config, adapter)
-        return Assistant(predictor, tokenizer, config)
+        return Assistant(predictor, tokenizer, config, allowed=allowed_answers(config, recipe, tokenizer))
     refuse_adapter(path, adapter)
     from oleaster.inference.torch_predictor import TorchPredictor
 
     use_threads(config)
     loaded = load_tuned(path, config)
-    return Assistant(TorchPredictor(loaded, str(path)), loaded.tokenizer, config)
+    allowed = allowed_answers(config, recipe, loaded.tokenizer)
+    return Assistant(TorchPredictor(loaded, str(path)), loaded.tokenizer, config, allowed=allowed)
 
 
 def _with_recipe(path: Path, config: Config) -> Config:
-    """`config` with the rows' shape that a recipe says, so that a prompt is rendered as in training."""
+    """`config` with what a recipe says of rows and task, so that prompt and answer have the form they had in training."""
     from oleaster.config.load import load_config
 
     recipe = load_config(path)
     named = config.data.system_prompt
     data = recipe.data if named is None else recipe.data.model_copy(update={"system_prompt": named})
-    return config.model_copy(update={"data": data})
+    return config.model_copy(update={"data": data, "task": recipe.task})

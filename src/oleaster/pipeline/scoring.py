@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from oleaster.config.load import load_config
 from oleaster.config.schema import Config
-from oleaster.core.errors import ConfigError, DataError, UserError
+from oleaster.core.errors import DataError, UserError
+from oleaster.pipeline.constraints import Allowed, allowed_answers
 from oleaster.pipeline.head_scoring import evaluate_head
 from oleaster.pipeline.heads import head_behind
 from oleaster.pipeline.loading import (
@@ -69,6 +70,7 @@ def score(
     Args:
         rows: rows in memory, to ask instead of those that anything names.
     """
+    from oleaster import tasks
     from oleaster.core.artifact import Artifact
     from oleaster.core.plugins import load_plugins
     from oleaster.evaluation.evaluate import evaluate as ask
@@ -81,13 +83,14 @@ def score(
 
     def scored(predictor: Predictor, folder: str) -> Report:
         where = None if output is None else output / folder
-        return ask(predictor, examples, encoded, config.evaluation, where, labels=labels, choices=choices)
+        allowed = {"choices": answers.choices, "json_schema": answers.json_schema}
+        return ask(predictor, examples, encoded, settings, where, labels=labels, metrics=metrics, **allowed)
 
+    settings = config.evaluation
+    metrics = tasks.get_task(config.task.type).metrics_of(config)
     if Artifact.is_artifact(Path(path)):
-        if config.evaluation.answer_with == "labels":
-            raise ConfigError("an artifact answers with any text", where="answer_with", remedy="--answer_with text")
         predictor, tokenizer = load_artifact(path, config, adapter)
-        examples, encoded, labels, choices = _rows_to_score(config, tokenizer, recipe_of(path, adapter) or recipe, rows)
+        examples, encoded, labels, answers = _rows_to_score(config, tokenizer, recipe_of(path, adapter) or recipe, rows)
         return [scored(predictor, "artifact")]
     refuse_adapter(path, adapter)
     use_threads(config)
@@ -95,7 +98,7 @@ def score(
     for predictor in _torch_predictors(path, config, base):
         if not reports:
             tokenizer, found = predictor.loaded.tokenizer, recipe_of(path) or recipe
-            examples, encoded, labels, choices = _rows_to_score(config, tokenizer, found, rows)
+            examples, encoded, labels, answers = _rows_to_score(config, tokenizer, found, rows)
         reports.append(scored(predictor, predictor.name))
     return reports
 
@@ -135,14 +138,9 @@ def _embedding(config: Config) -> Head | None:
     return tasks.head(config) if config.task.type == "embedding" else None
 
 
-Choices = tuple[tuple[int, ...], ...]
-MOST_LABELS = 1000
-"""More different answers than this are no labels."""
-
-
 def _rows_to_score(
     config: Config, tokenizer: Any, found: Path | None, given: Iterable[Mapping[str, Any]] | None
-) -> tuple[Sequence[Example], list[Encoded], list[str] | None, Choices]:
+) -> tuple[Sequence[Example], list[Encoded], list[str] | None, Allowed]:
     """Rows to ask, as they are and as token ids; the labels, as far as a recipe knows them; and the answers there may
     be (none: any)."""
     from oleaster.data.encode import encode
@@ -154,8 +152,8 @@ def _rows_to_score(
         remedy = "name rows: -d test.jsonl"
         raise DataError("no rows were held out in training", where=str(found), remedy=remedy)
     encoded = encode(examples, tokenizer, config.data, every_turn=False)[0]
-    choices = _choices(recipe, tokenizer) if config.evaluation.answer_with == "labels" else ()
-    return examples, encoded, _labels(recipe), choices
+    known = config.task.labels if config.task.type == "classification" else None
+    return examples, encoded, known or _labels(recipe), allowed_answers(config, found, tokenizer)
 
 
 def _labels(recipe: Config | None) -> list[str] | None:
@@ -169,23 +167,3 @@ def _labels(recipe: Config | None) -> list[str] | None:
         return find_labels([example.target for example in prepare(recipe.data, recipe.seed).train])
     except UserError:  # an artifact on another machine, or rows that have moved: the references must do
         return None
-
-
-def _choices(recipe: Config | None, tokenizer: Any) -> Choices:
-    """The different answers of the training rows, as token ids with the stop token."""
-    from oleaster.data.encode import encode
-    from oleaster.data.prepare import prepare
-
-    if recipe is None:
-        raise ConfigError("only a run knows its labels", where="answer_with", remedy="leave it out here")
-    rows, _ = encode(prepare(recipe.data, recipe.seed).train, tokenizer, recipe.data, every_turn=False)
-    return answers_of(rows)
-
-
-def answers_of(rows: Sequence[Encoded]) -> Choices:
-    """The different answers of `rows`, as token ids. Raises: ConfigError when there are too many to be labels."""
-    answers = sorted({row.input_ids[row.prompt_length :] for row in rows})
-    if len(answers) > MOST_LABELS:
-        found = f"the training rows have {len(answers):,} different answers; they are no labels"
-        raise ConfigError(found, where="answer_with", remedy="leave it out here")
-    return tuple(answers)

@@ -281,9 +281,9 @@ def _origin(base: ModelFolder, run: Run | None) -> tuple[str, str, str | None]:
 def _carried(config: Config, recipe: Config | None) -> Config:
     """The recipe that goes with the artifact: the run's, with the settings of this export.
 
-    How loud libraries were, and that answers were chosen from labels, is nothing that an artifact goes on with.
+    How loud libraries were, and what one evaluation held answers to, is nothing that an artifact goes on with.
     """
-    evaluation = config.evaluation.model_copy(update={"answer_with": "text"})
+    evaluation = config.evaluation.model_copy(update={"answer_with": "auto"})
     given = {"export": config.export, "evaluation": evaluation, "log_level": Config().log_level}
     return (recipe or config).model_copy(update=given)
 
