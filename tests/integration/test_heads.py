@@ -83,6 +83,33 @@ def test_plain_transformers_gives_the_same_logits(classifier: Path) -> None:
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_an_exported_head_answers_as_it_did_without_torch(program: Program, classifier: Path, tmp_path: Path) -> None:
+    shown = program("auto-opt", classifier, "-o", tmp_path / "onnx", "--num_threads=1", cwd=tmp_path).stdout
+    rungs = [line.split()[0] for line in shown.splitlines() if line.endswith("holds")]
+    assert rungs == ["torch", "merged", "onnx-fp32", "int8"]
+    program("verify", tmp_path / "onnx", "--run", classifier, "--num_threads=1", cwd=tmp_path)
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    without = Program({**program.environment, "PYTHONPATH": f"{tmp_path}:{program.environment['PYTHONPATH']}"})
+    said = without("generate", tmp_path / "onnx", "give me my money", cwd=tmp_path).stdout
+    assert said == program("generate", classifier, "give me my money", cwd=tmp_path).stdout
+    without("evaluate", tmp_path / "onnx", "-o", tmp_path / "scores", cwd=tmp_path)
+    before, after = (
+        [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
+        for path in (classifier / "predictions/tuned/predictions.jsonl", tmp_path / "scores/artifact/predictions.jsonl")
+    )
+    assert before == after
+
+
+def test_a_merged_head_is_one_folder_of_transformers(program: Program, classifier: Path, tmp_path: Path) -> None:
+    made = tmp_path / "merged"
+    program("auto-opt", classifier, "-o", made, "--output_format=hf", "--num_threads=1", cwd=tmp_path)
+    ask = transformers.pipeline("text-classification", str(made))
+    texts = ["give me my money", "have a lovely day, you", "x"]
+    ours = load(classifier)
+    assert [answer["label"] for answer in ask(texts)] == [ours.answer(text).text for text in texts]
+    assert [load(made).answer(text).text for text in texts] == [ours.answer(text).text for text in texts]
+
+
 def test_a_token_head_answers_with_entities(program: Program, tiny: Path, tmp_path: Path) -> None:
     rows = [
         {"tokens": [f"{i}", name, *rest, "ran"], "tags": ["O", "B-person", *["I-person"] * len(rest), "O"]}

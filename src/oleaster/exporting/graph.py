@@ -37,11 +37,14 @@ class GraphError(OleasterError):
     """The builder failed on a family that it should know: its version and the model's do not fit together."""
 
 
-def build_graph(folder: Path, output: Path) -> None:
+def build_graph(folder: Path, output: Path, language_head: bool = True) -> None:
     """Write `model.onnx`, `model.onnx.data`, a first `genai_config.json` and the tokenizer files into `output`.
 
     Inputs of the graph: input_ids [B, L], attention_mask [B, P + L], past_key_values.N.key|value [B, heads, P, head
     size]; outputs: logits [B, L, V] for all positions, present.N.key|value.
+
+    Args:
+        language_head: without, the graph ends with hidden_states [B, L, C] in the place of logits.
 
     Raises: ModelError for a family whose graph would be wrong or is not there; MissingExtraError.
     """
@@ -58,7 +61,7 @@ def build_graph(folder: Path, output: Path) -> None:
         builder = _builder()
         arguments = (None, str(folder), str(output), "fp32", "cpu", cache)
         try:
-            options = builder.parse_extra_options(*arguments, [])
+            options = builder.parse_extra_options(*arguments, [] if language_head else ["exclude_lm_head=true"])
             # A cache cut to the attention window fails on longer prompts and cannot be scored by a plain session; the
             # window itself is in the graph all the same.
             options["windowed_kv_cache"] = False

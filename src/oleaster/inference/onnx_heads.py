@@ -18,7 +18,8 @@ from oleaster.core.errors import MissingExtraError
 from oleaster.data.papers import Head
 from oleaster.inference.head_predictor import Floats, HeadPredictor
 
-GRAPH = "model.onnx"
+GRAPH, KIND = "model.onnx", "onnx-head"
+"""Name of the graph's file, and of this kind of artifact."""
 
 
 class OnnxHeads:

@@ -48,6 +48,8 @@ class Assistant:
 
         sampling = sampling or Sampling(self.config.evaluation.max_new_tokens)
         if self.head is not None:
+            if not isinstance(prompt, (str, Mapping)):
+                prompt = prompt[-1]["content"]  # a head reads a text, not what was said before it
             ids = encode_head_prompt(prompt, self.tokenizer, self.config.data, self.head)
             completion = self.predictor.generate([ids], sampling)[0]
             if on_text:
@@ -102,7 +104,7 @@ def load(path: Path | str, config: Config = Config(), adapter: str | None = None
 
 
 def _with_recipe(path: Path, config: Config) -> Config:
-    """`config` with what a recipe says of rows and task, so that prompt and answer have the form they had in training."""
+    """`config` with what a recipe says of rows and task: prompt and answer have the form they had in training."""
     from oleaster.config.load import load_config
 
     recipe = load_config(path)

@@ -65,7 +65,7 @@ def _torch_predictors(path: Path | str, config: Config, head: Head, base: bool) 
 
 def load_head(path: Path | str, config: Config, head: Head) -> HeadPredictor:
     """A run, model folder or artifact with a head, ready to answer."""
-    if Artifact.is_artifact(Path(path)):
+    if Artifact.is_artifact(Path(path)) and Artifact.open(Path(path)).kind != "hf":
         from oleaster.inference.onnx_heads import onnx_head_predictor
 
         return onnx_head_predictor(Path(path), head, threads=config.training.num_threads)

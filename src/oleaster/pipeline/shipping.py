@@ -13,6 +13,8 @@ from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, DataError, ModelError, UserError, collect
 from oleaster.core.run import Run
+from oleaster.pipeline.head_shipping import ship_head, verify_head
+from oleaster.pipeline.heads import head_behind
 from oleaster.pipeline.loading import parts, recipe_of, run_of, use_threads
 from oleaster.pipeline.rows import names_rows, rows_to_ask
 
@@ -66,11 +68,14 @@ def auto_opt(
         on_progress(f"{path} is the base of a run: its adapter is left out (--adapter_path {run.adapter} adds it)")
     trained = run.recipe if run else recipe
     behind = load_config(trained) if trained else None
+    tuned_by = run if run is not None and (adapter is not None or not run.adapter.is_dir()) else None
+    origin, carried = Origin(*_origin(base, tuned_by)), _carried(config, behind)
+    if (head := head_behind(path)) is not None:
+        asked = config.model_copy(update={"task": behind.task}) if behind else config
+        return ship_head(base.folder, adapter, output, head, asked, behind, tokenizer, origin, carried, on_progress)
     rows = _held_rows(config, behind, tokenizer)
     if rows.note:
         on_progress(rows.note)
-    tuned_by = run if run is not None and (adapter is not None or not run.adapter.is_dir()) else None
-    origin = _origin(base, tuned_by)
     return export(
         base.folder,
         adapter,
@@ -79,8 +84,8 @@ def auto_opt(
         rows.encoded,
         config.export,
         calibration=rows.calibration,
-        origin=Origin(*origin),
-        recipe=recipe_text(_carried(config, behind)),
+        origin=origin,
+        recipe=recipe_text(carried),
         system_prompt=config.data.system_prompt,
         max_new_tokens=config.evaluation.max_new_tokens,
         on_progress=on_progress,
@@ -113,6 +118,10 @@ def verify(
     carried = recipe_of(path, adapter)
     recipe = load_config(carried) if carried else None
     tuned = _tuned(artifact, run, recipe, config, adapter)
+    if (head := head_behind(path, adapter)) is not None:
+        use_threads(config)
+        held_against = (tuned.folder, tuned.adapter) if tuned else None
+        return verify_head(artifact, held_against, head, config, recipe, on_progress)
     if tuned is None:
         on_progress("the run it was exported from is not at hand (--run): the first rung is the artifact's own graph")
     use_threads(config)
