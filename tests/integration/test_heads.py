@@ -93,9 +93,10 @@ def test_an_exported_head_answers_as_it_did_without_torch(program: Program, clas
     said = without("generate", tmp_path / "onnx", "give me my money", cwd=tmp_path).stdout
     assert said == program("generate", classifier, "give me my money", cwd=tmp_path).stdout
     without("evaluate", tmp_path / "onnx", "-o", tmp_path / "scores", cwd=tmp_path)
+    program("evaluate", classifier, "-o", tmp_path / "scores", cwd=tmp_path)
     before, after = (
-        [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
-        for path in (classifier / "predictions/tuned/predictions.jsonl", tmp_path / "scores/artifact/predictions.jsonl")
+        [json.loads(line)["prediction"] for line in (tmp_path / "scores" / name).read_text().splitlines()]
+        for name in ("tuned/predictions.jsonl", "artifact/predictions.jsonl")
     )
     assert before == after
 
