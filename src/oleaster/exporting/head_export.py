@@ -101,17 +101,23 @@ def export_head(
         for path in folder.iterdir():
             if path.is_file() and path.name not in ("README.md", RECIPE):  # written anew below: no second name of those
                 link_or_copy(path, stage / path.name)
-        fidelity = {
-            "ladder": [figures.as_json() for figures in climbed],
-            "table": [asdict(line) for line in table],
-            "limits": {"max_drop": options.max_drop, "max_kl": options.max_kl},
-            "seconds": round(time.monotonic() - began, 1),
-        }
         (stage / RECIPE).write_text(recipe, encoding="utf-8")
         (stage / "README.md").write_text(_card(origin, kind, table[-1].precision, head, climbed), encoding="utf-8")
-        source = {"base_source": origin.source, "base_revision": origin.revision, "run_id": origin.run_id}
-        Artifact.seal(stage, kind=kind, precision=table[-1].precision, **source, fidelity=fidelity)
+        _seal(stage, kind, origin, climbed, table, options, time.monotonic() - began)
     return Artifact.open(output)
+
+
+def _seal(stage: Path, kind: str, origin: Origin, climbed: Sequence[Figures], table: Sequence[Candidate],
+          options: ExportConfig, seconds: float) -> None:  # fmt: skip
+    """Write the manifest."""
+    fidelity = {
+        "ladder": [figures.as_json() for figures in climbed],
+        "table": [asdict(line) for line in table],
+        "limits": {"max_drop": options.max_drop, "max_kl": options.max_kl},
+        "seconds": round(seconds, 1),
+    }
+    source = {"base_source": origin.source, "base_revision": origin.revision, "run_id": origin.run_id}
+    Artifact.seal(stage, kind=kind, precision=table[-1].precision, **source, fidelity=fidelity)
 
 
 def verify_head(

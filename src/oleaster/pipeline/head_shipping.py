@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 
 def ship_head(
-    base: Path,
-    adapter: Path | None,
+    folders: tuple[Path, Path | None],
     output: Path,
     head: Head,
     config: Config,
@@ -34,7 +33,7 @@ def ship_head(
     """The export of `shipping.auto_opt` for a model with a head.
 
     Args:
-        base, adapter: folders of the model and of what is merged in.
+        folders: of the model, and of the adapter that is merged in.
         recipe: that of the training, where it is known.
         carried: the recipe that goes with the artifact.
     """
@@ -46,9 +45,7 @@ def ship_head(
     else:
         rows = _held_rows(config, recipe, tokenizer, head, on_progress)
     text = recipe_text(carried)
-    return export_head(
-        base, adapter, output, head, rows, config.export, origin=origin, recipe=text, on_progress=on_progress
-    )
+    return export_head(*folders, output, head, rows, config.export, origin=origin, recipe=text, on_progress=on_progress)
 
 
 def verify_head(

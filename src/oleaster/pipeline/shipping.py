@@ -71,8 +71,8 @@ def auto_opt(
     tuned_by = run if run is not None and (adapter is not None or not run.adapter.is_dir()) else None
     origin, carried = Origin(*_origin(base, tuned_by)), _carried(config, behind)
     if (head := head_behind(path)) is not None:
-        asked = config.model_copy(update={"task": behind.task}) if behind else config
-        return ship_head(base.folder, adapter, output, head, asked, behind, tokenizer, origin, carried, on_progress)
+        folders = (base.folder, adapter)
+        return ship_head(folders, output, head, config, behind, tokenizer, origin, carried, on_progress)
     rows = _held_rows(config, behind, tokenizer)
     if rows.note:
         on_progress(rows.note)
