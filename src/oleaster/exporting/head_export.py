@@ -177,7 +177,7 @@ def _torch_heads(folder: Path, tokenizer: Any, head: Head, adapter: Path | None 
     import torch
 
     from oleaster.inference.torch_heads import TorchHeads
-    from oleaster.methods.lora import attach_saved
+    from oleaster.methods import attach_saved
     from oleaster.models.load import load_weights
     from oleaster.models.loaded import LoadedModel
 
