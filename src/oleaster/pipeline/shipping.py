@@ -60,8 +60,7 @@ def auto_opt(
     use_threads(config)
     source, own = parts(path, config)
     base, tokenizer = _base(source, config)
-    run = run_of(adapter or path)
-    adapter = adapter or own
+    run, adapter = run_of(adapter or path), adapter or own
     if adapter is not None:
         _refuse_what_no_graph_can_hold(adapter)
     if run is not None and adapter is None and run.adapter.is_dir():
@@ -71,8 +70,8 @@ def auto_opt(
     tuned_by = run if run is not None and (adapter is not None or not run.adapter.is_dir()) else None
     origin, carried = Origin(*_origin(base, tuned_by)), _carried(config, behind)
     if (head := head_behind(path)) is not None:
-        folders = (base.folder, adapter)
-        return ship_head(folders, output, head, config, behind, tokenizer, origin, carried, on_progress)
+        where = (base.folder, adapter), output
+        return ship_head(*where, head, config, behind, tokenizer, origin, carried, on_progress)
     rows = _held_rows(config, behind, tokenizer)
     if rows.note:
         on_progress(rows.note)
