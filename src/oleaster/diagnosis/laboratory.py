@@ -110,7 +110,7 @@ class Laboratory:
 
         method = get_method(config.method)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with self.shelf.base(config, self.ready, device, whole=method.trains_base) as (loaded, _):
+        with self.shelf.base(config, self.ready, device, method.needs) as (loaded, _):
             model: Any = loaded.model
             method.attach(model.hub_model, config.seed)
             model.gradient_checkpointing = config.training.gradient_checkpointing

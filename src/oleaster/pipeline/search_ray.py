@@ -42,8 +42,8 @@ def work_on_cluster(study: Study, deadline: Deadline, watch: Watch) -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    import ray
-    from ray import tune
+    import ray  # pyright: ignore[reportMissingImports]  (an extra)
+    from ray import tune  # pyright: ignore[reportMissingImports]
 
     strategy, threads = study.config.search_strategy, study.config.training.num_threads or 1
     open_trials = study.wanted - sum(study.findings().count(state) for state in ("complete", "pruned", "failed"))

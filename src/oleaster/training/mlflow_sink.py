@@ -38,8 +38,8 @@ class MlflowSink:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         try:
-            from mlflow.exceptions import MlflowException
-            from mlflow.tracking import MlflowClient
+            from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]  (an extra)
+            from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingExtraError(
                 "the package mlflow is not installed",
@@ -68,7 +68,7 @@ class MlflowSink:
         atomic_write_text(note, self._run)
 
     def __call__(self, event: Event) -> None:
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric, RunTag  # pyright: ignore[reportMissingImports]
 
         now = int(time.time() * 1000)
         if isinstance(event, Notice):
