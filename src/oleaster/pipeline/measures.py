@@ -89,19 +89,20 @@ def _answers(
     with shelf.tuned(run, config) as loaded:
         predictor = TorchPredictor(loaded, f"trial {run.folder.name}")
         values = {"latency_ms": _latency(predictor, ready)} if latency else {}
-        return values | (_scores(predictor, ready, names) if names else {})
+        return values | (_scores(predictor, run, ready, names) if names else {})
 
 
-def _scores(predictor: Predictor, ready: Ready, names: Sequence[str]) -> dict[str, float]:
+def _scores(predictor: Predictor, run: Run, ready: Ready, names: Sequence[str]) -> dict[str, float]:
     from oleaster.evaluation.evaluate import evaluate
     from oleaster.evaluation.figures import find_labels
-    from oleaster.pipeline.scoring import answers_of
+    from oleaster.pipeline.constraints import allowed_answers
 
     config = ready.config.evaluation
-    choices = answers_of(ready.data.train) if config.answer_with == "labels" else ()
+    allowed = allowed_answers(ready.config, run.recipe, ready.tokenizer)
+    limits = {"choices": allowed.choices, "json_schema": allowed.json_schema}
     labels = find_labels([example.target for example in ready.prepared.train])
     rows, examples = ready.data.validation, ready.prepared.validation
-    return _figures(evaluate(predictor, examples, rows, config, labels=labels, metrics=_asked(names), choices=choices))
+    return _figures(evaluate(predictor, examples, rows, config, labels=labels, metrics=_asked(names), **limits))
 
 
 def _read_again(
