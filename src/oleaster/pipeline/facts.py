@@ -39,7 +39,7 @@ def facts_of(step: CheckedStep, config: Config, sources: Mapping[str, str]) -> d
     return {
         "pass": step.type,
         "settings": to_jsonable_python(dict(step.arguments), fallback=str),
-        "recipe": {name: values[name] for name in matter},
+        "recipe": {name: values[name] for name in matter if name in values},
         "rows": dict(_row_files(config)) if "data" in reads else {},
         "plug-in": {str(path): known_hash(path)[:SHOWN] for path in config.plugins},
         "model": dict(sources),

@@ -141,7 +141,7 @@ def test_help_shows_groups_defaults_and_choices_and_fits_in_width() -> None:
     assert "optimisation:" in text
     assert "-m, --model_name_or_path TEXT" in text
     assert "Peak learning rate. [0.0003; full: 5e-05" in text
-    assert "Rank of the update. (lora) [16]" in text
+    assert "Rank of the update. (lora, qlora, loha, lokr, vera) [16; loha, lokr: 8;" in text
     assert "One of: adamw," in text
     assert [line for line in text.splitlines() if len(line) > 112] == []
     assert [name for name in TRAINING_FLAGS if f"--{name}" not in text] == []
