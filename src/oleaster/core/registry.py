@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from oleaster.core.errors import ConfigError, near_names
@@ -42,6 +43,15 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise ConfigError(f"there is no {self.kind} '{name}'", remedy=near_names(name, self._entries))
         return self._entries[name]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """What is registered inside the block is gone after it."""
+        before = self._entries.copy(), self._places.copy()
+        try:
+            yield
+        finally:
+            self._entries, self._places = before
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries

@@ -21,33 +21,33 @@ from oleaster.pipeline.passes import Work, passes, traits
 def _foreign_passes() -> Iterator[None]:
     """`add` writes a model with one more word, `stumble` dies at its first try, `look` only looks."""
 
-    @passes.register("test-add")
-    @traits(reads=("data",))
-    def add(work: Work, *, word: str = "and") -> Path:
-        return write(work, read(work.given) + " " + word)
+    with passes.restored():
 
-    @passes.register("test-stumble")
-    @traits(reads=(), in_place=True)
-    def stumble(work: Work) -> Path:
-        half = work.output / "half"
-        if not half.exists():
-            half.write_text("done")
-            raise KeyboardInterrupt
-        return write(work, read(work.given) + " at last")
+        @passes.register("test-add")
+        @traits(reads=("data",))
+        def add(work: Work, *, word: str = "and") -> Path:
+            return write(work, read(work.given) + " " + word)
 
-    @passes.register("test-look")
-    @traits(reads=(), takes="given", makes="nothing", in_place=True)
-    def look(work: Work) -> str:
-        (work.output / "seen").write_text(read(work.given))
-        return work.given
+        @passes.register("test-stumble")
+        @traits(reads=(), in_place=True)
+        def stumble(work: Work) -> Path:
+            half = work.output / "half"
+            if not half.exists():
+                half.write_text("done")
+                raise KeyboardInterrupt
+            return write(work, read(work.given) + " at last")
 
-    @passes.register("test-lost")
-    def lost(work: Work) -> Path:
-        return work.output / "nowhere"
+        @passes.register("test-look")
+        @traits(reads=(), takes="given", makes="nothing", in_place=True)
+        def look(work: Work) -> str:
+            (work.output / "seen").write_text(read(work.given))
+            return work.given
 
-    yield
-    for name in ("test-add", "test-stumble", "test-look", "test-lost"):
-        del passes._entries[name], passes._places[name]
+        @passes.register("test-lost")
+        def lost(work: Work) -> Path:
+            return work.output / "nowhere"
+
+        yield
 
 
 def read(folder: str) -> str:

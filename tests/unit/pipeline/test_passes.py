@@ -19,18 +19,18 @@ from oleaster.pipeline.passes import Work, check_step, passes, steps_fit, traits
 
 @pytest.fixture(scope="module", autouse=True)
 def _foreign_passes() -> Iterator[None]:
-    @passes.register("test-thin")
-    def thin(work: Work, *, share: Annotated[float, Field(gt=0, lt=1)], parts: list[str] | None = None) -> str:
-        return work.given
+    with passes.restored():
 
-    @passes.register("test-look")
-    @traits(reads=("data",), makes="nothing")
-    def look(work: Work) -> str:
-        return work.given
+        @passes.register("test-thin")
+        def thin(work: Work, *, share: Annotated[float, Field(gt=0, lt=1)], parts: list[str] | None = None) -> str:
+            return work.given
 
-    yield
-    for name in ("test-thin", "test-look"):
-        del passes._entries[name], passes._places[name]
+        @passes.register("test-look")
+        @traits(reads=("data",), makes="nothing")
+        def look(work: Work) -> str:
+            return work.given
+
+        yield
 
 
 def problems(step: Step) -> dict[str, str]:

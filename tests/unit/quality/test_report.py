@@ -197,17 +197,15 @@ def test_a_report_reads_back_equal(look: Callable[..., DataReport]) -> None:
 
 
 def test_a_plugged_in_check_is_run_and_a_second_of_its_name_refused(look: Callable[..., DataReport]) -> None:
-    @checks.register("kayaks")
     def kayaks(material):  # type: ignore[no-untyped-def]
         rows = tuple(item.named() for item in material.items if "kayak" in item.prompt)
         yield Finding("kayaks", "note", f"{len(rows)} kayaks", "sail", rows)
 
-    try:
+    with checks.restored():
+        checks.register("kayaks")(kayaks)
         assert len(lines_of(look(train=good_rows()), "kayaks")) == 6
         with pytest.raises(ConfigError, match="registered twice"):
             checks.register("kayaks")(kayaks)
-    finally:
-        checks._entries.pop("kayaks")
 
 
 def test_unclear_columns_and_missing_files_say_what_to_write(tmp_path: Path, write: Callable[..., Path]) -> None:

@@ -19,13 +19,15 @@ WHOLE = Row("r:2", "", "all of it", nll=4.0, targets=4, correct=4, learned_bytes
 
 @pytest.fixture(scope="module", autouse=True)
 def plug_in():
-    metrics.register("test_length")(lambda predictions: [float(len(p)) for p in predictions])
-    metrics.register("test_single")(lambda predictions, references: 0.25)
-    metrics.register("test_short")(lambda predictions, references: [1.0] * (len(predictions) - 1))
-    metrics.register("test_nan")(lambda predictions: [float("nan") for _ in predictions])
-    metrics.register("test_strange")(lambda predictions, gold: 0.0)
-    metrics.register("test_foreign")(needs_library("no_such_library")(lambda predictions: 0.0))
-    metrics.register("test_costs")(lambda prompts, predictions, price=2.0: [price * len(p) for p in prompts])
+    with metrics.restored():
+        metrics.register("test_length")(lambda predictions: [float(len(p)) for p in predictions])
+        metrics.register("test_single")(lambda predictions, references: 0.25)
+        metrics.register("test_short")(lambda predictions, references: [1.0] * (len(predictions) - 1))
+        metrics.register("test_nan")(lambda predictions: [float("nan") for _ in predictions])
+        metrics.register("test_strange")(lambda predictions, gold: 0.0)
+        metrics.register("test_foreign")(needs_library("no_such_library")(lambda predictions: 0.0))
+        metrics.register("test_costs")(lambda prompts, predictions, price=2.0: [price * len(p) for p in prompts])
+        yield
 
 
 @pytest.mark.parametrize("name", [name for name in metrics if not name.startswith("test_")])
