@@ -50,8 +50,23 @@ def cross_entropy(hidden_MC: Tensor, head: tuple[Tensor | None, float | None], t
     if weight is None:
         total = F.cross_entropy(hidden_MC.float(), targets_M, reduction="sum", label_smoothing=label_smoothing)
         return LossSum(total, len(targets_M))
-    total = _HeadCrossEntropy.apply(hidden_MC, weight, targets_M, softcap, label_smoothing)
-    return LossSum(total, len(targets_M))  # type: ignore[arg-type]
+
+    def visit(hidden: Tensor, chunk: slice, dhidden: Tensor | None, dweight: Tensor | None) -> Tensor:
+        wanted = dhidden is not None or dweight is not None
+        logits, slope = hidden @ weight.t(), None
+        if softcap is not None:
+            logits.div_(softcap).tanh_()
+            slope = 1.0 - logits.square() if wanted else None
+            logits.mul_(softcap)
+        values = kernels.cross_entropy(logits, targets_M[chunk], label_smoothing, gradient=wanted)
+        grad = logits if slope is None else logits.mul_(slope)  # the kernel left the gradient where the logits were
+        if dhidden is not None:
+            torch.mm(grad, weight, out=dhidden)
+        if dweight is not None:
+            dweight.addmm_(grad.t().float(), hidden.float())
+        return values.sum(dtype=torch.float64)
+
+    return LossSum(_SumOverChunks.apply(hidden_MC, weight, visit), len(targets_M))  # type: ignore[arg-type]
 
 
 def by_chunks(
@@ -63,68 +78,42 @@ def by_chunks(
         head: as in `cross_entropy`, with a weight.
         total_of: from the logits of some targets [m, V] in float32, and which these are, to the sum of their loss.
     """
-    return _ByChunks.apply(hidden_MC, *head, total_of)  # type: ignore[return-value]
+    weight, softcap = head
+
+    def visit(hidden: Tensor, chunk: slice, dhidden: Tensor | None, dweight: Tensor | None) -> Tensor:
+        into = [into for into in (dhidden, dweight) if into is not None]
+        with torch.set_grad_enabled(bool(into)):
+            h = hidden.detach().requires_grad_(dhidden is not None)
+            w = weight.detach().requires_grad_(dweight is not None)
+            logits = F.linear(h, w).float()
+            logits = logits if softcap is None else (logits / softcap).tanh() * softcap
+            total = total_of(logits, chunk)
+        if into:
+            for sum_, grad in zip(
+                into, torch.autograd.grad(total, [x for x in (h, w) if x.requires_grad]), strict=True
+            ):
+                sum_.add_(grad)
+        return total.detach()
+
+    return _SumOverChunks.apply(hidden_MC, weight, visit)  # type: ignore[return-value]
 
 
-class _ByChunks(torch.autograd.Function):
+class _SumOverChunks(torch.autograd.Function):
+    """Sum of `visit(hidden[chunk], chunk, dhidden[chunk], dweight)` over chunks of the targets.
+
+    A visit returns the loss of its targets and, where they are not None, writes its gradients into `dhidden` [m, C]
+    and adds them to `dweight` [V, C] (float32): a backward pass that made the logits again would pay for them twice.
+    """
+
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, softcap: float | None, total_of: Any) -> Tensor:
-        needs = ctx.needs_input_grad[:2]
-        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        dhidden = torch.empty_like(hidden) if needs[0] else None
-        dweight = torch.zeros_like(weight, dtype=torch.float32) if needs[1] else None
-        for at in range(0, len(hidden), CHUNK):
-            chunk = slice(at, at + CHUNK)
-            with torch.set_grad_enabled(any(needs)):
-                h, w = hidden[chunk].detach().requires_grad_(needs[0]), weight.detach().requires_grad_(needs[1])
-                logits = F.linear(h, w).float()
-                logits = logits if softcap is None else (logits / softcap).tanh() * softcap
-                value = total_of(logits, chunk)
-            total += value.detach().double()
-            asked = [tensor for tensor, needed in ((h, needs[0]), (w, needs[1])) if needed]
-            grads = list(torch.autograd.grad(value, asked)) if asked else []
-            if dhidden is not None:
-                dhidden[chunk] = grads.pop(0)
-            if dweight is not None:
-                dweight += grads.pop(0)
-        ctx.save_for_backward(dhidden, dweight)
-        ctx.weight_dtype = weight.dtype
-        return total.float()
-
-    @staticmethod
-    def backward(ctx: Any, dtotal: Tensor) -> tuple[Any, ...]:
-        dhidden, dweight = ctx.saved_tensors
-        return (
-            None if dhidden is None else dhidden * dtotal.to(dhidden.dtype),
-            None if dweight is None else (dweight * dtotal).to(ctx.weight_dtype),
-            None,
-            None,
-        )
-
-
-class _HeadCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, smoothing: float
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, visit: Any) -> Tensor:
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        dhidden = torch.empty_like(hidden) if needs_hidden else None
+        dhidden = torch.zeros_like(hidden) if needs_hidden else None
         dweight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        for at in range(0, len(targets), CHUNK):
+        for at in range(0, len(hidden), CHUNK):
             chunk = slice(at, at + CHUNK)
-            logits, slope = hidden[chunk] @ weight.t(), None
-            if softcap is not None:
-                logits.div_(softcap).tanh_()
-                slope = 1.0 - logits.square() if needs_hidden or needs_weight else None
-                logits.mul_(softcap)
-            losses = kernels.cross_entropy(logits, targets[chunk], smoothing, gradient=needs_hidden or needs_weight)
-            total += losses.sum(dtype=torch.float64)
-            grad = logits if slope is None else logits.mul_(slope)
-            if dhidden is not None:
-                torch.mm(grad, weight, out=dhidden[chunk])
-            if dweight is not None:
-                dweight.addmm_(grad.t().float(), hidden[chunk].float())
+            total += visit(hidden[chunk], chunk, None if dhidden is None else dhidden[chunk], dweight)
         ctx.save_for_backward(dhidden, dweight)
         ctx.weight_dtype = weight.dtype
         return total.float()
@@ -135,7 +124,5 @@ class _HeadCrossEntropy(torch.autograd.Function):
         return (
             None if dhidden is None else dhidden * dtotal.to(dhidden.dtype),
             None if dweight is None else (dweight * dtotal).to(ctx.weight_dtype),
-            None,
-            None,
             None,
         )
