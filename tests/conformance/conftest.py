@@ -13,16 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from shell import Shell
+from shell import MODEL, PHRASES, SHORT, SUPPORT, Shell
 
 import oleaster
 from oleaster.config.schema import ModelConfig
 from oleaster.models.source import resolve
 from oleaster.models.tiny import make_tiny
 
-MODEL = os.environ.get("OLEASTER_CONFORMANCE", "")
 NO_NETWORK = Path(__file__).parents[1] / "integration" / "no_network"
-SUPPORT = Path(__file__).parents[2] / "examples" / "support"
 LLAMAS = ("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Meta-Llama-3-8B", "models/base")
 LANGUAGES = ("Python", "Rust", "Go", "C")
 
@@ -103,3 +101,10 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     environment |= {"COLUMNS": "160", "OMP_NUM_THREADS": "1"}
 
     return Shell(environment)
+
+
+@pytest.fixture(scope="session")
+def trained(workshop: Path, shell: Shell) -> Path:
+    """A project with a finished run, runs/tone. Tests read it; none may change it."""
+    shell(f"oleaster finetune -m models/base {PHRASES} {SHORT} -o runs/tone", workshop)
+    return workshop

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+MODEL = os.environ.get("OLEASTER_CONFORMANCE", "")
+"""Which model the suite runs with: `tiny`, or what --model_name_or_path takes; empty when it does not run."""
+SUPPORT = Path(__file__).parents[2] / "examples" / "support"
+PHRASES = "-d xxyyzzz/phrase_classification --prompt_field phrase --completion_field tone"
+SHORT = "--max_steps 6 --learning_rate 1e-3 --max_new_tokens 8"
 
 
 @dataclass(frozen=True)

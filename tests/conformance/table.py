@@ -17,7 +17,7 @@ import pytest
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "conformance.md"
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent))
 
 
 class Outcomes:
@@ -44,7 +44,7 @@ def works(outcomes: list[str]) -> bool:
 
 def page(found: Outcomes, model: str) -> str:
     """docs/conformance.md."""
-    from blocks import BLOCKS, ROWS
+    from tutorial import BLOCKS, ROWS
 
     lines = [
         "<!-- Made by `make conformance`; do not edit. -->",
@@ -69,7 +69,7 @@ def page(found: Outcomes, model: str) -> str:
 
 
 def main() -> int:
-    from blocks import BLOCKS, ROWS
+    from tutorial import BLOCKS, ROWS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny", help="tiny, or what --model_name_or_path takes")

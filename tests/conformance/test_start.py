@@ -7,11 +7,11 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
-from blocks import BLOCKS, DATASET_JSON, OLIVE_CONFIG
 from shell import Shell
 
 from oleaster.core.extras import extras
 from oleaster.core.run import Run
+from tutorial import BLOCKS, DATASET_JSON, OLIVE_CONFIG
 
 ROOT = Path(__file__).parents[2]
 PHRASE = "where is my parcel"

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from blocks import BLOCKS, PERFORMANCE, REGULARIZATION
-from shell import Shell
+from shell import PHRASES, SHORT, Shell
 
 from oleaster.core.artifact import Artifact
 from oleaster.core.run import Run
 from oleaster.models.tiny import make_tiny
+from tutorial import BLOCKS, PERFORMANCE, REGULARIZATION, SEARCH
 
-ROWS = "-d xxyyzzz/phrase_classification --prompt_field phrase --completion_field tone"
-SHORT = "--max_steps 6 --learning_rate 1e-3 --max_new_tokens 8"
 PRUNE = Path(__file__).parents[2] / "examples" / "passes" / "prune.py"
 
 
@@ -22,7 +20,7 @@ PRUNE = Path(__file__).parents[2] / "examples" / "passes" / "prune.py"
 def test_full_fine_tuning(shell: Shell, project: Path) -> None:
     from safetensors.torch import load_file
 
-    shell(f"oleaster finetune -m models/base {ROWS} {SHORT} --method full -o runs/full", project)
+    shell(f"oleaster finetune -m models/base {PHRASES} {SHORT} --method full -o runs/full", project)
     before, after = ({}, {})
     for found, folder in ((before, project / "models" / "base"), (after, project / "runs" / "full" / "model")):
         for path in folder.glob("*.safetensors"):
@@ -34,9 +32,9 @@ def test_full_fine_tuning(shell: Shell, project: Path) -> None:
 @pytest.mark.row("S8")
 def test_methods_and_switching(shell: Shell, project: Path) -> None:
     for method in ("lora", "qlora", "adapter"):
-        shell(f"oleaster finetune -m models/base {ROWS} {SHORT} --method {method} -o runs/{method}", project)
+        shell(f"oleaster finetune -m models/base {PHRASES} {SHORT} --method {method} -o runs/{method}", project)
         assert Run(project / "runs" / method).is_done
-    shell(f"oleaster finetune -m models/base {ROWS} {SHORT} --seed 7 -o runs/other", project)
+    shell(f"oleaster finetune -m models/base {PHRASES} {SHORT} --seed 7 -o runs/other", project)
     shell("oleaster generate-adapter --adapter_paths runs/lora,runs/other -o models/both --precision fp32", project)
     answers = {
         name: shell(f"oleaster generate models/both 'hello' --adapter {name}", project) for name in ("lora", "other")
@@ -50,7 +48,7 @@ def test_hardware_formats_and_families(shell: Shell, project: Path) -> None:
     assert all(word in said for word in ("processor", "GPU", "providers", "export"))
     for family in ("llama", "phi3", "qwen2", "qwen3", "gemma2", "gemma3_text"):
         make_tiny(family, project / family)
-        done = shell(f"oleaster finetune -m ./{family} {ROWS} --max_steps 2 -o runs/{family}", project)
+        done = shell(f"oleaster finetune -m ./{family} {PHRASES} --max_steps 2 -o runs/{family}", project)
         assert "transformers' code" not in done.stdout
     shell("oleaster auto-opt runs/llama -o onnx --precision fp32", project)
     assert Artifact.open(project / "onnx", verify=True).kind.startswith("onnx")
@@ -65,20 +63,25 @@ def test_automatic_workflow_and_a_pass_of_ones_own(shell: Shell, with_recipe: Pa
     assert Artifact.open(with_recipe / "runs" / "line" / "onnx", verify=True)
     again = shell("oleaster run line.yaml", with_recipe)
     assert again.stdout.count("is done, nothing it is made from has changed") == 5
-    assert "azure" in shell("oleaster submit --azureml --config line.yaml --dry_run", with_recipe).stdout.lower()
+    done = shell("oleaster submit line.yaml --azureml", with_recipe)
+    assert "not sent" in done.stdout
+    job = with_recipe / "jobs" / "line" / "code"  # all that Azure would be given, run here as it would be there
+    base = (with_recipe / "models" / "base").resolve()
+    done = shell(f"oleaster run recipe.yaml --output_path outputs/line --model_name_or_path {base} --dry_run", job)
+    assert done.stdout.count("would be done") == 5
 
 
 @pytest.mark.row("S13")
 def test_a_tenth_is_held_out_evenly(shell: Shell, project: Path) -> None:
-    done = shell(f"oleaster finetune -m models/base {ROWS} -o runs/x --dry_run", project)
+    done = shell(f"oleaster finetune -m models/base {PHRASES} -o runs/x --dry_run", project)
     assert "40 of 405 rows held out for validation (seed 42, evenly over 5 labels)" in done.stdout
-    done = shell(f"oleaster finetune -m models/base {ROWS} -o runs/x --validation_fraction 0.2 --dry_run", project)
+    done = shell(f"oleaster finetune -m models/base {PHRASES} -o runs/x --validation_fraction 0.2 --dry_run", project)
     assert "81 of 405 rows held out" in done.stdout
 
 
 @pytest.mark.row("S14")
 def test_learning_rate_schedule_and_accumulation(shell: Shell, project: Path) -> None:
-    flags = f"{ROWS} --max_steps 8 --logging_steps 1 --learning_rate 1e-4 --dtype float32 --eval_steps 8"
+    flags = f"{PHRASES} --max_steps 8 --logging_steps 1 --learning_rate 1e-4 --dtype float32 --eval_steps 8"
     shell(f"oleaster finetune -m models/base {flags} --per_device_train_batch_size 8 -o runs/whole", project)
     accumulated = "--per_device_train_batch_size 2 --gradient_accumulation_steps 4"
     shell(f"oleaster finetune -m models/base {flags} {accumulated} -o runs/parts", project)
@@ -93,7 +96,7 @@ def test_learning_rate_schedule_and_accumulation(shell: Shell, project: Path) ->
 @pytest.mark.row("S26")
 def test_validation_early_stopping_checkpoints(shell: Shell, project: Path) -> None:
     flags = "--learning_rate 0.05 --eval_steps 5 --save_steps 5 --early_stopping_patience 2 --num_train_epochs 20"
-    done = shell(f"oleaster finetune -m models/base {ROWS} --max_samples 60 {flags} -o runs/x", project)
+    done = shell(f"oleaster finetune -m models/base {PHRASES} --max_samples 60 {flags} -o runs/x", project)
     assert "validation loss" in done.stdout
     assert "(training " in done.stdout
     run = Run(project / "runs" / "x")
@@ -104,7 +107,7 @@ def test_validation_early_stopping_checkpoints(shell: Shell, project: Path) -> N
 
 @pytest.mark.row("S18")
 def test_memory(shell: Shell, project: Path) -> None:
-    flags = f"{ROWS} {SHORT} --gradient_checkpointing --bf16"
+    flags = f"{PHRASES} {SHORT} --gradient_checkpointing --bf16"
     done = shell(f"oleaster finetune -m models/base {flags} -o runs/x --dry_run", project)
     assert "memory, estimated" in done.stdout
     shell(f"oleaster finetune -m models/base {flags} -o runs/x", project)
@@ -123,6 +126,16 @@ def test_multi_adapter(shell: Shell, with_recipe: Path) -> None:
     }
     for name in ("classification", "generation"):
         shell(f"oleaster generate models/multi-adapter 'hello' --adapter {name}", with_recipe)
+
+
+@pytest.mark.row("S20", block=10)
+def test_the_printed_search(shell: Shell, with_recipe: Path) -> None:
+    (with_recipe / "hyperparameter-search.yaml").write_text(SEARCH)
+    shell(BLOCKS[10].ours, with_recipe)
+    folder = with_recipe / "runs" / "first"
+    assert len(list((folder / "trials").glob("[0-9]*"))) == 20
+    assert (folder / "best" / "DONE").is_file()
+    assert (folder / "report.html").is_file()
 
 
 @pytest.mark.row("S25", block=13)

@@ -14,23 +14,8 @@ from peft import PeftModel
 
 from oleaster.data.encode_heads import encode_head_prompt
 from oleaster.pipeline import load
+from tutorial import CUSTOM_LOSS
 
-TUTORIAL = """
-import torch
-import torch.nn as nn
-
-class CustomContrastiveLoss(nn.Module):
-    def __init__(self, margin=1.0):
-        super(CustomContrastiveLoss, self).__init__()
-        self.margin = margin
-
-    def forward(self, output1, output2, label):
-        euclidean_distance = nn.functional.pairwise_distance(output1, output2)
-        loss_contrastive = torch.mean((1-label) * torch.pow(euclidean_distance, 2) +
-                                    (label) * torch.pow(torch.clamp(self.margin - euclidean_distance, min=0.0), 2))
-        return loss_contrastive
-"""
-"""As it stands in the tutorial."""
 STEPS = (
     "--max_steps=16",
     "--eval_steps=8",
@@ -139,7 +124,7 @@ def test_the_tutorials_loss_from_its_file(program: Program, tiny: Path, tmp_path
         for b in SIDES
     ]
     data, loss = write(tmp_path / "pairs.jsonl", rows), tmp_path / "custom_loss.py"
-    loss.write_text(TUTORIAL)
+    loss.write_text(CUSTOM_LOSS)
     command = ("finetune", "-m", tiny, "-d", data, "--task", "embedding", "--loss", f"{loss}:CustomContrastiveLoss")
     shown = program(*command, *STEPS, "-o", tmp_path / "run", cwd=tmp_path)
     assert "a label of 1 means 'different' to the loss" in shown.stdout + shown.stderr

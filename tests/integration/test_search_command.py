@@ -8,24 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Program
 
-SPACE = """\
-search_space:
-  learning_rate:
-    type: "float"
-    low: 1e-6
-    high: 1e-3
-    log: true
-
-  lora_r:
-    type: "int"
-    low: 8
-    high: 64
-
-  batch_size:
-    type: "choice"
-    values: [8, 16, 32]
-"""
-STRATEGY = 'search_strategy:\n  type: "random"\n  num_trials: {trials}\n\n'
+from tutorial import SEARCH
 
 
 @pytest.fixture
@@ -38,8 +21,7 @@ data: {{data_name: {rows}, prompt_field: phrase, completion_field: tone}}
 training: {{max_steps: 12, num_threads: 1}}
 watch: {{eval_steps: 2}}
 """
-        + STRATEGY.format(trials=4)
-        + SPACE,
+        + SEARCH.replace("num_trials: 20", "num_trials: 4"),
         encoding="utf-8",
     )
     return path
@@ -91,9 +73,9 @@ def test_a_wrong_space_is_answered_line_by_line(program: Program, recipe: Path, 
     text = recipe.read_text(encoding="utf-8").replace("learning_rate:", "learning_rat:").replace("low: 8", "low: 80")
     recipe.write_text(text, encoding="utf-8")
     done = program("search", recipe, "-o", "no", cwd=tmp_path, code=2)
-    assert "hyperparameter-search.yaml:10: search_space.learning_rat: there is no such setting" in done.stderr
+    assert "hyperparameter-search.yaml:11: search_space.learning_rat: there is no such setting" in done.stderr
     assert "did you mean 'learning_rate'?" in done.stderr
-    assert "hyperparameter-search.yaml:18: search_space.lora_r.low: 80 is not below high (64)" in done.stderr
+    assert "hyperparameter-search.yaml:19: search_space.lora_r.low: 80 is not below high (64)" in done.stderr
     assert not (tmp_path / "no").exists()
 
 

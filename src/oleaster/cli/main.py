@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Say before a training what it will take: a few real steps, then time, memory and which methods fit",
     "init": "Write a first recipe for rows, with a reason for each setting",
     "search": "Look for the best settings: many trainings, the best one kept",
+    "submit": "Make a recipe's job for Azure ML, and send it when told",
     "check": "Say whether a recipe can be done, without loading a model",
     "evaluate": "Score a model or run on rows: loss, exact match, intervals, base beside tuned",
     "compare": "Say which of two models is better, or how many rows it would take to tell",

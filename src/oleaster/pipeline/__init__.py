@@ -11,6 +11,7 @@
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
     run_search(config)               many trainings -> the best Run                           searching.py
     run(config)                      a recipe's passes in order -> Line                       line.py
+    make_job(config, place, folder)  a recipe -> a job for Azure ML                           submitting.py
     report_data(files, config)       rows -> what would harm training; clean_data,            curating.py
                                      split_data, augment_data beside it
     generate_adapter(paths, ...)     Runs -> one Artifact that switches between their tasks   shipping.py

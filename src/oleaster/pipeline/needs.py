@@ -34,7 +34,7 @@ class Need:
 
 def needs_of(config: Config) -> Iterator[Need]:
     """What the recipe needs and this installation has not; the hub is not asked."""
-    for extra, why in _extras(config).items():
+    for extra, why in extras_of(config).items():
         if packages := missing(extra):
             yield Need(f"{', '.join(packages)} ({why}: the extra [{extra}])", tuple(packages))
     model = config.model.model_name_or_path or ""
@@ -60,8 +60,8 @@ def is_here(model: str) -> bool:
         return False
 
 
-def _extras(config: Config) -> dict[str, str]:
-    """Extra -> why."""
+def extras_of(config: Config) -> dict[str, str]:
+    """Extra that the recipe needs, installed or not -> why."""
     wanted: dict[str, str] = {}
     exports = [step.name for step in config.passes if step.type in _EXPORTS]
     if exports:
@@ -72,8 +72,6 @@ def _extras(config: Config) -> dict[str, str]:
         wanted["ray" if engine == "ray" else "search"] = "search_space"
     if "tensorboard" in config.watch.report_to:
         wanted["tensorboard"] = "report_to tensorboard"
-    if config.search_space:
-        wanted["ray" if config.search_strategy.engine == "ray" else "search"] = "search_space"
     return wanted
 
 

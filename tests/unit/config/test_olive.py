@@ -14,50 +14,8 @@ from oleaster.config.load import load_config, recipe_text, replace
 from oleaster.config.reading import Recipe
 from oleaster.config.recipe import read_recipe
 from oleaster.config.schema import Config
+from tutorial import OLIVE_CONFIG, PERFORMANCE, REGULARIZATION
 
-TUTORIAL = """\
-# olive-config.yaml
-model:
-  type: PyTorchModel
-  config:
-    model_path: "microsoft/DialoGPT-medium"
-    task: "text-generation"
-
-data_configs:
-  - name: "custom_dataset"
-    type: "HuggingfaceContainer"
-    load_dataset_config:
-      data_files: "path/to/your/dataset.json"
-      split: "train"
-    pre_process_data_config:
-      text_template: "User: {input}\\nAssistant: {output}"
-
-passes:
-  lora:
-    type: LoRA
-    config:
-      r: 16
-      lora_alpha: 32
-      target_modules: ["c_attn", "c_proj"]
-      modules_to_save: ["ln_f", "lm_head"]
-"""
-REGULARISED = """\
-passes:
-  lora:
-    type: LoRA
-    config:
-      r: 16  # Reduce rank to prevent overfitting
-      lora_alpha: 16  # Lower alpha value
-      lora_dropout: 0.1  # Add dropout
-      weight_decay: 0.01  # L2 regularization
-"""
-FAST = """\
-training_config:
-  fp16: true  # Mixed precision
-  dataloader_num_workers: 4
-  optim: "adamw_torch"
-  lr_scheduler_type: "cosine"
-"""
 REAL: dict[str, Any] = {
     "workflow_id": "phrases",
     "input_model": {
@@ -137,7 +95,7 @@ def said(recipe: Recipe) -> list[str]:
 
 
 def test_the_tutorials_config_is_a_recipe(load, read) -> None:
-    assert load(TUTORIAL) == replace(
+    assert load(OLIVE_CONFIG) == replace(
         Config(),
         model_name_or_path="microsoft/DialoGPT-medium",
         data_files=["path/to/your/dataset.json"],
@@ -150,18 +108,18 @@ def test_the_tutorials_config_is_a_recipe(load, read) -> None:
         modules_to_save=["ln_f", "lm_head"],
         passes=[{"lora": {"type": "finetune"}}],
     )
-    where = read(TUTORIAL).where
+    where = read(OLIVE_CONFIG).where
     assert where["lora_r"].endswith("olive-config.yaml:21: passes.lora.config.r")
     assert where["data_files"].endswith("olive-config.yaml:12: data_configs[0].load_dataset_config.data_files")
 
 
 def test_the_tutorials_fragments_are_settings(load, read) -> None:
-    assert load(REGULARISED) == replace(
+    assert load(REGULARIZATION) == replace(
         Config(), lora_r=16, lora_alpha=16, lora_dropout=0.1, weight_decay=0.01, passes=[{"lora": {"type": "finetune"}}]
     )
-    fast = load(FAST).training
+    fast = load(PERFORMANCE).training
     assert (fast.dataloader_num_workers, fast.optim, fast.lr_scheduler_type) == (4, "adamw_torch", "cosine")
-    assert fast.fp16 or "nothing here computes in float16" in read(FAST).notes[0]
+    assert fast.fp16 or "nothing here computes in float16" in read(PERFORMANCE).notes[0]
 
 
 def test_olives_own_config_is_a_recipe(load) -> None:
@@ -293,7 +251,7 @@ def test_adapters_that_are_kept_apart_are_one_export(load) -> None:
 
 
 def test_both_languages_may_stand_in_one_file(load) -> None:
-    config = load(REGULARISED + "model: {model_name_or_path: M}\ntraining: {learning_rate: 1e-5}\n")
+    config = load(REGULARIZATION + "model: {model_name_or_path: M}\ntraining: {learning_rate: 1e-5}\n")
     assert (config.model.model_name_or_path, config.training.learning_rate, config.method.lora_r) == ("M", 1e-5, 16)
 
 

@@ -11,32 +11,11 @@ from oleaster.config.schema import Config
 from oleaster.config.search import Dimension
 from oleaster.config.space import dimensions
 from oleaster.core.errors import ConfigError
-
-TUTORIAL = """\
-search_strategy:
-  type: "random"
-  num_trials: 20
-
-search_space:
-  learning_rate:
-    type: "float"
-    low: 1e-6
-    high: 1e-3
-    log: true
-
-  lora_r:
-    type: "int"
-    low: 8
-    high: 64
-
-  batch_size:
-    type: "choice"
-    values: [8, 16, 32]
-"""
+from tutorial import SEARCH
 
 
 def test_the_blocks_as_the_tutorial_prints_them(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(TUTORIAL, encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(SEARCH, encoding="utf-8")
     config = load_config(tmp_path / "recipe.yaml")
     assert (config.search_strategy.type, config.search_strategy.num_trials) == ("random", 20)
     assert dimensions(config) == [
@@ -113,12 +92,12 @@ def test_a_wrong_space_is_refused_with_its_place(space: object, said: str) -> No
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    text = TUTORIAL.replace("low: 8", "low: 80").replace("learning_rate", "learning_rat").replace("choice", "chioce")
+    text = SEARCH.replace("low: 8", "low: 80").replace("learning_rate", "learning_rat").replace("choice", "chioce")
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "recipe.yaml")
     assert str(error.value).startswith("3 problems")
-    for line in (6, 14, 18):
+    for line in (7, 15, 19):
         assert f"recipe.yaml:{line}: search_space." in str(error.value)
 
 

@@ -46,7 +46,7 @@ _REMEDIES = {
     "packaging_config": "the folder of the export is complete as it is: copy it",
     "auto_optimizer_config": "passes: {onnx: {type: ModelBuilder}}, or oleaster auto-opt",
     "workflow_host": "leave it out: the work is done on this machine",
-    "azureml_client": "leave it out: the work is done on this machine",
+    "azureml_client": "leave it out; oleaster submit --azureml makes the job, and names its workspace",
 }
 _MEASURED = {
     "accuracy": ("accuracy_score", "f1_score", "perplexity", "exact_match"),
@@ -86,7 +86,7 @@ def read_machines(top: Block) -> None:
 def _read_machine(block: Block) -> None:
     kind = block.take("type")
     if kind is not None and kind.text.lower() not in ("localsystem", "local_system"):
-        remedy = "the work is done where the command is given: start it there, with type: LocalSystem"
+        remedy = "the work is done where the command is given: type: LocalSystem, and oleaster submit for Azure ML"
         block.problem(kind.where, f"a {kind.text} cannot be used", remedy)
     block.flat("config")
     accelerators = block.take("accelerators")

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - lines are as long as they are printed
-"""The sixteen things that the tutorial prints to be run, as printed.
+"""The tutorial, as printed: its sixteen blocks, the files it shows, the rows of what it asks for. For all tests.
 
 Microsoft, Edge AI for Beginners (MIT), module 5, section 3: https://github.com/microsoft/edgeai-for-beginners. One thing
 is changed, by `ours`: the program's name. Models and data sets of the hub lie as folders of the same name in the
