@@ -71,6 +71,28 @@ def test_gated(dtype, seed, rows, width, activation):
         agree(a, b.to(dtype), dtype)
 
 
+@few
+@given(TYPES, SEEDS, st.integers(1, 9), st.integers(1, 70), st.floats(0.0, 0.99), st.integers(0, 2**31 - 1))
+def test_dropped(dtype, seed, rows, width, share, key):
+    on_both("dropped", dtype, draw(seed, dtype, rows, width), share, key)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_which_are_dropped_looks_like_chance(share):
+    """Shares, and what neighbours in place and in seed have in common, within 4 standard deviations of chance."""
+    ones, kept = torch.ones(300, 1000), []
+    for seed in (0, 1, 2**31 - 1):
+        kept.append((reference.dropped(ones, share, seed) > 0).double())
+        for axis in (0, 1):
+            spread = 4 * (share * (1 - share) / ones.shape[1 - axis]) ** 0.5
+            assert ((kept[-1].mean(1 - axis) - (1 - share)).abs() < spread).double().mean() > 0.995
+    deviation = [k - (1 - share) for k in kept]
+    unit = share * (1 - share) * 4 / ones.numel() ** 0.5
+    assert abs((deviation[0] * deviation[1]).mean()) < unit
+    for axis in (0, 1):
+        assert abs((deviation[0] * deviation[0].roll(1, axis)).mean()) < unit
+
+
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(lambda found: tuple(sorted(found, reverse=True)))
 
 

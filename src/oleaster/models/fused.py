@@ -88,6 +88,9 @@ class _Seat(NamedTuple):
     branches: list[tuple[int, float]]
     """(which projection, scale)"""
 
+    def drop(self, x: Tensor, seed: int) -> Tensor:
+        return kernels.dropped(x, self.dropout, seed) if self.dropout > 0.0 else x
+
     def pairs(self, tensors: Sequence[Tensor | None]) -> Iterator[tuple[int, float, Tensor, Tensor, slice]]:
         """(projection, scale, A, B, where the branch's columns lie among the R of all A's together)"""
         at = 0
@@ -113,17 +116,16 @@ class _Project(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, group: _Group, *tensors: Tensor | None) -> Any:
         outputs = [F.linear(x, tensors[2 * i], tensors[2 * i + 1]) for i in range(group.projections)]  # type: ignore[arg-type]
         kept: list[Tensor | None] = []
-        ctx.scaled = []
+        ctx.scaled, ctx.seeds = [], []
         for seat in group.seats:
-            part, mask = x[seat.tokens], None
-            if seat.dropout > 0.0:
-                mask = torch.empty_like(part).bernoulli_(1.0 - seat.dropout).div_(1.0 - seat.dropout)
+            seed = int(torch.randint(2**31, ())) if seat.dropout > 0.0 else 0
             a_RK = torch.cat([a for _, _, a, _, _ in seat.pairs(tensors)]).to(x.dtype)
-            h_NR = (part if mask is None else part * mask) @ a_RK.t()
+            h_NR = seat.drop(x[seat.tokens], seed) @ a_RK.t()
             for i, scale, _, b, ranks in seat.pairs(tensors):
                 ctx.scaled.append((b * scale).to(x.dtype))
                 outputs[i][seat.tokens].addmm_(h_NR[:, ranks], ctx.scaled[-1].t())
-            kept += [mask, a_RK, h_NR]
+            kept += [a_RK, h_NR]
+            ctx.seeds.append(seed)
         ctx.needs_x = bool(group.seats) or any(ctx.needs_input_grad[2 : 2 + 2 * group.projections : 2])
         ctx.save_for_backward(x if ctx.needs_x and group.again is None else None, *kept, *tensors)
         ctx.group = group
@@ -133,7 +135,7 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         group: _Group = ctx.group
         x, *saved = ctx.saved_tensors
-        kept, tensors = saved[: 3 * len(group.seats)], saved[3 * len(group.seats) :]
+        kept, tensors = saved[: 2 * len(group.seats)], saved[2 * len(group.seats) :]
         if ctx.needs_x and group.again is not None:
             x = group.again()
         needs = ctx.needs_input_grad[2:]
@@ -149,19 +151,19 @@ class _Project(torch.autograd.Function):
             if bias is not None and needs[2 * i + 1]:
                 results[2 * i + 1] = dy.sum(0)
         for s, seat in enumerate(group.seats):
-            mask, a_RK, h_NR = kept[3 * s : 3 * s + 3]
-            g_NR, part = torch.empty_like(h_NR), x[seat.tokens]
+            (a_RK, h_NR), seed = kept[2 * s : 2 * s + 2], ctx.seeds[s]
+            g_NR = torch.empty_like(h_NR)
             for k, (i, scale, _, b, ranks) in enumerate(seat.pairs(tensors)):
                 dy = grads[i][seat.tokens]
                 torch.mm(dy, next(scaled), out=g_NR[:, ranks])
                 results[seat.first + 2 * k + 1] = (dy.t() @ h_NR[:, ranks]).to(b.dtype).mul_(scale)
-            da_RK = (g_NR.t() @ (part if mask is None else part * mask)).float()
+            da_RK = (g_NR.t() @ seat.drop(x[seat.tokens], seed)).float()
             for k, (_, _, _, _, ranks) in enumerate(seat.pairs(tensors)):
                 results[seat.first + 2 * k] = da_RK[ranks]
-            if dx is not None and mask is None:
-                dx[seat.tokens].addmm_(g_NR, a_RK)
+            if dx is not None and seat.dropout > 0.0:
+                dx[seat.tokens] += seat.drop(g_NR @ a_RK, seed)
             elif dx is not None:
-                dx[seat.tokens].addcmul_(g_NR @ a_RK, mask)
+                dx[seat.tokens].addmm_(g_NR, a_RK)
         return dx, None, *results
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from oleaster.core.cache import cache_folder
 from oleaster.data.batch import Bucket
+from oleaster.models.kernels.reference import least_kept
 
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -123,6 +124,12 @@ def gated_backward(dy: Tensor, gate: Tensor, up: Tensor, activation: str) -> tup
     dgate, dup = torch.empty_like(gate), torch.empty_like(up)
     _call("gated_backward", dy.dtype, dy.contiguous(), gate, up, dgate, dup, dy.numel(), int(activation != "silu"))
     return dgate, dup
+
+
+def dropped(x: Tensor, share: float, seed: int) -> Tensor:
+    x, y = x.contiguous(), torch.empty(x.shape, dtype=x.dtype)
+    _call("dropped", x.dtype, x, y, x.numel(), 1.0 / (1.0 - share), least_kept(share), seed)
+    return y
 
 
 def _geometry(bucket: Bucket, prefix: int, line: Tensor, angles: tuple[Tensor, Tensor] | None) -> list:

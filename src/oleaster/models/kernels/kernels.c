@@ -43,6 +43,13 @@ static inline float fast_exp(float x) {
     return p * scale;
 }
 
+/* A hash of 32 bits: lowbias32 of Wellons' hash prospector. */
+static inline uint32_t mix(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+
 static inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
 #define JOIN(a, b) a##_##b
@@ -143,6 +150,16 @@ void F(gated_backward)(const T *dy, const T *gate, const T *up, T *dgate, T *dup
             STORE(dup + i, d * g * s);
             STORE(dgate + i, d * LOAD(up + i) * (s + g * s * (1.0f - s)));
         }
+    }
+}
+
+/* y = scale * x where the hash of seed and place is at least `least`, else 0. */
+void F(dropped)(const T *x, T *y, int64_t n, float scale, int64_t least, int64_t seed) {
+    uint32_t bound = (uint32_t)least, key = (uint32_t)seed;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        float kept = mix(mix((uint32_t)i) + key) >= bound ? scale : 0.0f;
+        STORE(y + i, LOAD(x + i) * kept);
     }
 }
 

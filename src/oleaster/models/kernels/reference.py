@@ -36,6 +36,24 @@ def gated_backward(dy: Tensor, gate: Tensor, up: Tensor, activation: str) -> tup
     return dgate, active.mul_(dy)
 
 
+def dropped(x: Tensor, share: float, seed: int) -> Tensor:
+    number = torch.arange(x.numel(), device=x.device).view(x.shape)
+    kept = _mix((_mix(number) + seed) & 0xFFFFFFFF) >= least_kept(share)
+    return (x.float() * kept * (1.0 / (1.0 - share))).to(x.dtype)
+
+
+def least_kept(share: float) -> int:
+    """Of the 2^32 values of the hash, those from this one on keep their element."""
+    return round(share * 2**32)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A hash of 32 bits held in int64 (lowbias32 of Wellons' hash prospector: flips each output bit half the time)."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
 def rotate(x: Tensor, angles: tuple[Tensor, Tensor], sign: float = 1.0) -> Tensor:
     c, s = (a[:, None].to(x.dtype) for a in angles)
     half = c.shape[-1]
