@@ -51,9 +51,8 @@ def measure(model: str, adapters: int, batch_size: int, steps: int, quick: bool)
             together.append(max(seconds_of_loop(run) for run in finetune_together(joint)))
             single = [at(config, f"alone{turn}") for config in recipes]
             alone.append(sum(seconds_of_loop(finetune(config, shelf=shelf)) for config in single))
-            pairs = zip(joint, single, strict=True)
-            losses = [(last_loss(a), last_loss(b)) for a, b in pairs]
-            difference = max(difference, *(abs(a - b) / b for a, b in losses))
+            pairs = [(losses(a)[-1], losses(b)[-1]) for a, b in zip(joint, single, strict=True)]
+            difference = max(difference, *(abs(a - b) / b for a, b in pairs))
             print(f"round {turn + 1}: together {together[-1]:.2f} s, one after the other {alone[-1]:.2f} s")
     speedup = statistics.median(a / b for a, b in zip(alone, together, strict=True))
     return {f"joint_speedup_k{adapters}": round(speedup, 3), "joint_difference": difference}
@@ -87,11 +86,11 @@ def at(config: Config, place: str) -> Config:
     return config.model_copy(update={"output_path": config.output_path / place / str(config.task_name)})
 
 
-def last_loss(config: Config) -> float:
-    """The training loss of the last step in the run's log."""
+def losses(config: Config) -> list[float]:
+    """The training losses in the log of the run that `config` describes."""
     assert config.output_path is not None
     events = [json.loads(line) for line in Run(config.output_path).log.read_text("utf-8").splitlines()]
-    return [event["loss"] for event in events if event["event"] == "step"][-1]
+    return [event["loss"] for event in events if event["event"] == "step"]
 
 
 if __name__ == "__main__":

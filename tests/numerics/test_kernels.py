@@ -200,3 +200,11 @@ def test_a_compiler_with_words_behind_it_works(tmp_path, monkeypatch):
     monkeypatch.setenv("OLEASTER_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "cc -m64")
     assert compiled.library.__wrapped__().functions is not None
+
+
+@few
+@given(TYPES, SEEDS, st.integers(1, 40))
+def test_nf4_numbers(dtype, seed, blocks):
+    draws = torch.Generator().manual_seed(seed)
+    codes = torch.randint(256, (blocks * 32,), generator=draws, dtype=torch.uint8)
+    on_both("nf4_numbers", dtype, codes, draw(seed, torch.float32, blocks).abs(), dtype)

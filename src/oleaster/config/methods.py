@@ -15,6 +15,18 @@ from oleaster.config.fields import Fraction, Names, PositiveFloat, PositiveInt, 
 _FLAG: dict[str, Any] = {"flag": "method"}
 
 
+def _lower(value: object) -> object:
+    """PEFT writes True where a word stands here."""
+    return str(value).lower()
+
+
+Start = Annotated[Literal["true", "gaussian", "pissa", "pissa_niter_16", "olora", "loftq"], BeforeValidator(_lower)]
+
+
+ZERO_STARTS = ("true", "gaussian")
+"""Those of them with which an update begins at zero."""
+
+
 class LowRank(Section):
     """What LoRA has with and without a 4-bit base."""
 
@@ -30,6 +42,9 @@ class LowRank(Section):
     """Dropout on the input of A."""
     use_rslora: bool = False
     """Scale is lora_alpha / sqrt(lora_r) (Kalajdzievski 2023)."""
+    init_lora_weights: Start = "true"
+    """How A and B begin: true = A drawn evenly, B zero; pissa and olora = as the main part of the weight; loftq (with
+    qlora) = as the main part of what rounding loses."""
     target_modules: Names = "all-linear"
     """Module names, a regular expression, or all-linear; default of ia3: keys, values and the last map of
     the MLP, of ln_tuning: all norms."""
@@ -42,6 +57,8 @@ class LoraConfig(LowRank):
 
     type: Literal["lora"] = Field(default="lora", json_schema_extra=_FLAG)
     """What is trained, and how."""
+    use_dora: bool = False
+    """DoRA: the length of each row of the weight is learned apart from its direction (Liu et al. 2024)."""
 
 
 class QloraConfig(LowRank):
@@ -56,6 +73,21 @@ class FullConfig(Section):
     learning_rate: ClassVar[float] = 5e-5
 
     type: Literal["full"] = Field(default="full", json_schema_extra=_FLAG)
+
+
+class AdapterConfig(Section):
+    """Small networks behind the frozen layers: y + up(activation(down(y))) (Houlsby et al. 2019)."""
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    type: Literal["adapter"] = Field(default="adapter", json_schema_extra=_FLAG)
+    adapter_placement: Literal["both", "attention", "mlp"] = "both"
+    """Behind the attention, the MLP (Pfeiffer et al. 2021), or both (Houlsby et al. 2019)."""
+    reduction_factor: PositiveInt = 16
+    """The model's width over that of a network."""
+    non_linearity: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+    """Activation inside a network."""
+    modules_to_save: Words | None = None
 
 
 class Ia3Config(Section):
@@ -150,6 +182,7 @@ METHODS: tuple[type[Section], ...] = (
     LoraConfig,
     QloraConfig,
     FullConfig,
+    AdapterConfig,
     Ia3Config,
     LohaConfig,
     LokrConfig,
@@ -159,9 +192,16 @@ METHODS: tuple[type[Section], ...] = (
     LnTuningConfig,
 )
 PeftSection = (
-    Ia3Config | LohaConfig | LokrConfig | VeraConfig | PromptTuningConfig | PrefixTuningConfig | LnTuningConfig
+    AdapterConfig
+    | Ia3Config
+    | LohaConfig
+    | LokrConfig
+    | VeraConfig
+    | PromptTuningConfig
+    | PrefixTuningConfig
+    | LnTuningConfig
 )
-"""Methods that PEFT itself carries out."""
+"""Methods that PEFT carries out."""
 
 
 def _lora_unless_named(value: object) -> object:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from oleaster.config.fields import Section
+from oleaster.config.methods import ZERO_STARTS, LoraConfig
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, MissingExtraError, UserError, collect, near_names
 
@@ -71,13 +73,21 @@ def check_together(configs: Sequence[Config]) -> None:
         seen.add(config.output_path)
         if (config.model, config.training.bf16) != (first.model, first.training.bf16):
             wrong.append(("model_name_or_path", "the adapters share one base", "the same model and dtype in all"))
-        if config.method.type != "lora" or config.method.modules_to_save:
-            wrong.append(("method", "weights of the base would change under the others", "lora, no modules_to_save"))
+        if not _leaves_the_base(config.method):
+            remedy = "lora, no modules_to_save, use_dora or init_lora_weights"
+            wrong.append(("method", "weights of the base would change under the others", remedy))
         if config.training.gradient_checkpointing:
             remedy = "a smaller per_device_train_batch_size and more gradient_accumulation_steps"
             wrong.append(("gradient_checkpointing", "cannot be used for several adapters at once", remedy))
         problems += [ConfigError(what, where=f"{name}: {key}", remedy=remedy) for key, what, remedy in wrong]
     collect(problems)
+
+
+def _leaves_the_base(method: Section) -> bool:
+    """Is it LoRA on the fast engine that changes nothing of the base?"""
+    if not isinstance(method, LoraConfig) or method.modules_to_save or method.use_dora:
+        return False
+    return method.init_lora_weights in ZERO_STARTS
 
 
 def precision_fits(config: Config) -> Iterator[Problem]:
@@ -93,7 +103,14 @@ def precision_fits(config: Config) -> Iterator[Problem]:
 
 
 def method_fits(config: Config) -> Iterator[Problem]:
-    """What is learned reaches every layer."""
+    """What is learned reaches every layer, and begins as the method can."""
+    method = config.method
+    if isinstance(method, LoraConfig) and method.init_lora_weights == "loftq":
+        message = "LoftQ begins as what rounding loses, and lora rounds nothing"
+        yield Problem("init_lora_weights", message, "--method qlora, or --init_lora_weights pissa")
+    if isinstance(method, LoraConfig) and method.use_dora and method.init_lora_weights not in ZERO_STARTS:
+        message = f"DoRA cannot be saved as a plain adapter when it begins as {method.init_lora_weights}"
+        yield Problem("init_lora_weights", message, "--init_lora_weights true, or leave use_dora out")
     if config.method.type == "prefix_tuning" and config.training.gradient_checkpointing:
         message = "a layer that is computed again does not see the prefix"
         remedy = "leave it out, or --method prompt_tuning"

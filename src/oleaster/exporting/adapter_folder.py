@@ -9,7 +9,7 @@ import torch
 
 from oleaster.core.errors import ModelError
 from oleaster.methods.adapter_files import read_adapter, read_config
-from oleaster.methods.lora import LOW_RANK_NAME, Lora
+from oleaster.methods.lora import LOW_RANK_NAME, Lora, is_plain_lora
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class LoraAdapter:
 
 
 def is_lora(folder: Path) -> bool:
-    """Is it a low-rank adapter? Raises: ModelError when it is none at all, or damaged."""
-    return read_config(folder).get("peft_type") == "LORA"
+    """Is it W + scale * B A? Raises: ModelError when it is no adapter at all, or damaged."""
+    return is_plain_lora(read_config(folder))
 
 
 def read_lora(folder: Path) -> LoraAdapter:

@@ -10,18 +10,19 @@ from torch import nn
 from oleaster.core.errors import ConfigError, ModelError
 from oleaster.methods.adapter_files import read_config
 from oleaster.methods.full import Full
-from oleaster.methods.lora import Lora
+from oleaster.methods.lora import Lora, is_plain_lora
 from oleaster.methods.method import Method, count, methods, trainable_parameters
 from oleaster.methods.peft_method import TYPES, PeftMethod
 from oleaster.methods.qlora import Qlora
 
 __all__ = ["Method", "attach_saved", "count", "get_method", "methods", "saved_method", "trainable_parameters"]
 
-methods.register("lora")(Lora.from_config)
+methods.register("lora")(lambda config: (PeftMethod if config.use_dora else Lora).from_config(config))
 methods.register("qlora")(Qlora.from_config)
 methods.register("full")(Full.from_config)
 for _name in TYPES:
-    methods.register(_name)(PeftMethod.from_config)
+    if _name != "dora":  # that is lora, with a setting
+        methods.register(_name)(PeftMethod.from_config)
 
 
 def get_method(config: Any) -> Method:
@@ -31,7 +32,7 @@ def get_method(config: Any) -> Method:
 
 def saved_method(folder: Path) -> Method:
     """The method that wrote an adapter folder. Raises: ModelError when it is no adapter, or one we cannot attach."""
-    return (Lora if read_config(folder).get("peft_type") == "LORA" else PeftMethod).from_folder(folder)
+    return (Lora if is_plain_lora(read_config(folder)) else PeftMethod).from_folder(folder)
 
 
 def attach_saved(model: nn.Module, folder: Path) -> Method:

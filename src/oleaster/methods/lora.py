@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from oleaster.config.methods import LowRank
 from oleaster.core.errors import ConfigError, ModelError, collect
 from oleaster.methods.adapter_files import CONFIG, AdapterFiles, read_adapter, write_adapter
+from oleaster.methods.lora_layer import LoraLinear, is_transposed, plain_update, weight_of
+from oleaster.methods.lora_start import begin
 from oleaster.methods.targets import (
     ALL_LINEAR,
     EMBEDDINGS,
@@ -33,45 +34,9 @@ from oleaster.methods.targets import (
     short_names,
 )
 from oleaster.models.loaded import BaseNeeds
+from oleaster.models.nf4 import Nf4Linear
 
 MERGEABLE = (torch.float32, torch.bfloat16)
-
-
-class LoraLinear(nn.Module):
-    """A frozen linear layer with a low-rank update beside it; stands at the path where the layer stood.
-
-    `forward` is the reference. The training engine's fused path reads `base`, `lora_A`, `lora_B`, `scaling` and
-    `dropout` instead of calling it.
-    """
-
-    def __init__(
-        self, base: nn.Module, rank: int, scaling: float, dropout: float, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__()
-        weight = _weight(base)
-        out_features, in_features = weight.shape if isinstance(base, nn.Linear) else weight.shape[::-1]
-        self.base = base
-        self.lora_A = nn.Parameter(torch.empty(rank, in_features))
-        """[r, in], float32"""
-        self.lora_B = nn.Parameter(torch.zeros(out_features, rank))
-        """[out, r], float32; zeros, so that the model starts as the base"""
-        self.scaling = scaling
-        self.dropout = dropout
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5), generator=generator)
-        self.to(weight.device)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., in] -> [..., out] in the dtype of `x`."""
-        dropped = functional.dropout(x, self.dropout, self.training)
-        inner = functional.linear(dropped, self.lora_A.to(x.dtype))
-        return self.base(x) + self.scaling * functional.linear(inner, self.lora_B.to(x.dtype))
-
-    def delta(self) -> torch.Tensor:
-        """The update of the weight, [out, in] in float32."""
-        return self.scaling * (self.lora_B.detach().float() @ self.lora_A.detach().float())
-
-    def extra_repr(self) -> str:
-        return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dropout={self.dropout:g}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +47,8 @@ class Lora:
     alpha: float
     dropout: float = 0.0
     use_rslora: bool = False
+    init: str = "true"
+    """How A and B begin, as PEFT's `init_lora_weights`; see `lora_start`."""
     target_modules: Sequence[str] | str = ALL_LINEAR
     modules_to_save: Sequence[str] = ()
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
@@ -95,6 +62,7 @@ class Lora:
             alpha=2 * config.lora_r if config.lora_alpha is None else config.lora_alpha,
             dropout=config.lora_dropout,
             use_rslora=config.use_rslora,
+            init=config.init_lora_weights,
             target_modules=config.target_modules,
             modules_to_save=tuple(config.modules_to_save or ()),
         )
@@ -139,7 +107,7 @@ class Lora:
         return low_rank + sum(math.prod(shapes[name]) for name in whole)
 
     def attach(self, model: nn.Module, seed: int) -> None:
-        """Freeze `model` and put a `LoraLinear` in the place of each target; A is drawn from `seed`, B is zero.
+        """Freeze `model` and put a `LoraLinear` in the place of each target; what is random is drawn from `seed`.
 
         Raises: ConfigError when a name matches nothing, when a target is tied to the embedding or lies inside a module
             that is trained whole, or when such a module is not float32. The model is then unchanged.
@@ -156,6 +124,7 @@ class Lora:
         for path in targets:
             base = model.get_submodule(path)
             layer = LoraLinear(base, self.rank_of(path), self.scaling_of(path), self.dropout, generator)
+            begin(layer, self.init, generator)
             model.set_submodule(path, layer.train(base.training))
         for path in saved:
             model.get_submodule(path).requires_grad_(True)
@@ -169,7 +138,7 @@ class Lora:
         layers = attached(model)
         collect([_no_merge(path, layer.base) for path, layer in layers.items() if not _can_merge(layer.base)])
         for path, layer in layers.items():
-            weight, delta = _weight(layer.base), layer.delta()
+            weight, delta = weight_of(layer.base), layer.delta()
             weight.data = (weight.data.float() + (delta.T if isinstance(layer.base, Conv1D) else delta)).to(
                 weight.dtype
             )
@@ -180,12 +149,14 @@ class Lora:
         """Write the adapter in PEFT's layout, atomically. Raises: StorageError."""
         layers, tensors = attached(model), {}
         for path, layer in layers.items():
-            tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = layer.lora_A, layer.lora_B
+            tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = plain_update(layer)
         # PEFT copies a module that is trained whole, which unties it: every name of a tied weight gets the tensor
         for name in _trained_whole(model):
             for each in (name, *shared_names(model, name)):
                 tensors[each] = model.get_parameter(name)
         modules = {name.rpartition(".")[0] for name in tensors if ".lora_" not in name}
+        wider = 2 if any(layer.start for layer in layers.values()) else 1
+        alpha = self.alpha * (math.sqrt(wider) if self.use_rslora else wider)  # the scale stays what it was
         config = {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -193,8 +164,8 @@ class Lora:
             "base_model_name_or_path": base,
             "revision": revision,
             "inference_mode": True,
-            "r": self.r,
-            "lora_alpha": int(self.alpha) if self.alpha == int(self.alpha) else self.alpha,
+            "r": self.r * wider,
+            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
             "lora_dropout": self.dropout,
             "use_rslora": self.use_rslora,
             "use_dora": False,
@@ -203,7 +174,7 @@ class Lora:
             "target_modules": short_names(model, list(layers)),
             "modules_to_save": sorted(modules) or None,
             "bias": "none",
-            "fan_in_fan_out": any(isinstance(layer.base, Conv1D) for layer in layers.values()),
+            "fan_in_fan_out": any(is_transposed(layer.base) for layer in layers.values()),
             "init_lora_weights": True,
         }
         write_adapter(folder, config, tensors)
@@ -214,19 +185,29 @@ class Lora:
         Raises: ModelError naming every tensor that is missing, of another shape, or that has no place in the model.
         """
         files, own = read_adapter(folder), {}
-        for path, layer in attached(model).items():
-            own[f"{path}.lora_A.weight"], own[f"{path}.lora_B.weight"] = layer.lora_A, layer.lora_B
+        layers = attached(model)
+        for path, layer in layers.items():
+            own[f"{path}.lora_A.weight"], own[f"{path}.lora_B.weight"] = plain_update(layer)
         for name in _trained_whole(model):
             own |= {each: model.get_parameter(name) for each in (name, *shared_names(model, name))}
         collect(_differences(files, own))
         with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(files.tensors[name])
+            for path, layer in layers.items():
+                rank = len(layer.lora_A)
+                layer.lora_A.copy_(files.tensors[f"{path}.lora_A.weight"][:rank])
+                layer.lora_B.copy_(files.tensors[f"{path}.lora_B.weight"][:, :rank])
+            for name in _trained_whole(model):
+                model.get_parameter(name).copy_(files.tensors[name])
 
 
 def attached(model: nn.Module) -> dict[str, LoraLinear]:
     """Every adapter of the model by path, in the model's order."""
     return {path: module for path, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+def is_plain_lora(config: Mapping[str, Any]) -> bool:
+    """Does this adapter_config.json speak of a LoRA that is no DoRA?"""
+    return config.get("peft_type") == "LORA" and not config.get("use_dora")
 
 
 NOT_CARRIED = {
@@ -326,20 +307,14 @@ def _inside(path: str, modules: Sequence[str]) -> bool:
     return any(path == module or path.startswith(f"{module}.") for module in modules)
 
 
-def _weight(layer: nn.Module) -> nn.Parameter:
-    """[out, in] of a Linear, [in, out] of a Conv1D."""
-    weight = layer.weight
-    assert isinstance(weight, nn.Parameter)
-    return weight
-
-
 def _can_merge(layer: nn.Module) -> bool:
-    return type(layer) in (nn.Linear, Conv1D) and _weight(layer).dtype in MERGEABLE
+    return type(layer) in (nn.Linear, Conv1D) and weight_of(layer).dtype in MERGEABLE
 
 
 def _no_merge(path: str, layer: nn.Module) -> ModelError:
+    kind = "4 bits" if isinstance(layer, Nf4Linear) else f"{type(layer).__name__} of {weight_of(layer).dtype}"
     return ModelError(
-        f"{path} is a {type(layer).__name__} of {_weight(layer).dtype}; merging into it would lose the update",
+        f"{path} is held as {kind}; merging into it would lose the update",
         remedy="load the base in float32 or bfloat16 and merge there",
     )
 
@@ -350,7 +325,7 @@ def _trained_whole(model: nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if p.requires_grad and not name.endswith(low_rank)]
 
 
-def _differences(files: AdapterFiles, own: Mapping[str, nn.Parameter]) -> list[ModelError]:
+def _differences(files: AdapterFiles, own: Mapping[str, torch.Tensor]) -> list[ModelError]:
     """What keeps the tensors of `files` from being those of the model."""
     problems, seen = [], {}
     for name, parameter in own.items():

@@ -10,6 +10,7 @@ from torch import nn
 
 from oleaster.core.registry import Registry
 from oleaster.models.loaded import BaseNeeds
+from oleaster.models.nf4 import Nf4Linear
 
 
 class Method(Protocol):
@@ -64,6 +65,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def count(model: nn.Module) -> tuple[int, int]:
-    """(trained, all) numbers in the model's parameters; a tied one counts once."""
+    """(trained, all) numbers in the model's parameters; a tied one counts once, one held in 4 bits as any other."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+    packed = sum(m.out_features * m.in_features for m in model.modules() if isinstance(m, Nf4Linear))
+    return sum(n for n, trained in sizes if trained), packed + sum(n for n, _ in sizes)

@@ -1,7 +1,8 @@
-"""The methods that PEFT itself carries out, by name: one file for all of them, no mathematics of ours.
+"""The methods that PEFT carries out, by name: one file for all of them, no mathematics of ours.
 
 PEFT changes the model in place; its own object over the model stands beside it (`peft_model`) for saving and merging.
-Its modules compute, so the model runs on transformers' code. The files are PEFT's.
+Its modules compute, so the model runs on transformers' code; but the adapters of `bottleneck.py`, a method that we give
+PEFT, also run on the fast engine. The files are PEFT's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from oleaster.config.methods import PeftSection
+from oleaster.config.methods import LoraConfig, PeftSection
 from oleaster.core.errors import ConfigError, ModelError, collect
 from oleaster.methods.adapter_files import CONFIG, PREFIX, read_adapter, write_adapter
 from oleaster.methods.targets import (
@@ -35,6 +36,8 @@ from oleaster.methods.virtual_tokens import prepend_virtual_tokens
 from oleaster.models.loaded import BaseNeeds
 
 TYPES = {
+    "adapter": "BOTTLENECK",
+    "dora": "LORA",
     "ia3": "IA3",
     "loha": "LOHA",
     "lokr": "LOKR",
@@ -43,12 +46,19 @@ TYPES = {
     "prefix_tuning": "PREFIX_TUNING",
     "ln_tuning": "LN_TUNING",
 }
-"""Our name -> PEFT's."""
+"""Our name -> PEFT's. `dora` is the method lora with use_dora."""
 KEYS_VALUES = (("k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",))
-INNER = ("down_proj", "fc2", "dense_4h_to_h", "mlp.c_proj", "fc_out")
-"""Names of what IA3 scales; of `INNER` the input."""
+MIXED = (("o_proj",), ("out_proj",), ("attention.dense",), ("attn.c_proj",), ("self_attn.dense",))
+INNER = (("down_proj",), ("fc2",), ("dense_4h_to_h",), ("mlp.c_proj",), ("fc_out",))
+"""Names of keys and values, and of the last map of the attention and of the MLP, family by family."""
+PLACEMENTS = {"both": (MIXED, INNER), "attention": (MIXED,), "mlp": (INNER,)}
+"""Where adapters stand."""
 PROMPTS = ("prompt_tuning", "prefix_tuning")
 """What these learn stands in front of the rows, not in the weights."""
+NO_EXPORT = {
+    **dict.fromkeys(PROMPTS, "what it learns stands in front of every row and cannot be merged into the weights"),
+    "adapter": "its networks stand behind an activation and cannot be merged into the weights",
+}
 
 
 @dataclass(frozen=True)
@@ -62,9 +72,15 @@ class PeftMethod:
     saves_model = False
 
     @classmethod
-    def from_config(cls, config: PeftSection) -> PeftMethod:
+    def from_config(cls, config: PeftSection | LoraConfig) -> PeftMethod:
         """The method that a recipe describes."""
-        given = {_PEFT_NAMES.get(name, name): value for name, value in config.model_dump(exclude={"type"}).items()}
+        settings = config.model_dump(exclude={"type"})
+        if isinstance(config, LoraConfig):
+            start = config.init_lora_weights
+            settings |= {"r": settings.pop("lora_r"), "init_lora_weights": True if start == "true" else start}
+            settings["lora_alpha"] = settings["lora_alpha"] or 2 * config.lora_r
+            return cls("dora", {name: value for name, value in settings.items() if value is not None})
+        given = {_PEFT_NAMES.get(name, name): value for name, value in settings.items()}
         if given.get("alpha", 0) is None:
             given["alpha"] = given["r"]
         if config.type == "prompt_tuning" and given["prompt_tuning_init_text"] is None:
@@ -79,7 +95,7 @@ class PeftMethod:
         config = dict(read_adapter(folder).config)
         name = next((ours for ours, theirs in TYPES.items() if theirs == config.get("peft_type")), None)
         if name is None:
-            found, known = config.get("peft_type"), ", ".join(sorted(["LORA", *TYPES.values()]))
+            found, known = config.get("peft_type"), ", ".join(sorted(TYPES.values()))
             raise ModelError(f"an adapter of type {found}", where=str(folder / CONFIG), remedy=f"known: {known}")
         about_files = ("peft_type", "task_type", "inference_mode", "base_model_name_or_path", "revision")
         arguments = {k: v for k, v in config.items() if k not in about_files and v is not None}
@@ -91,14 +107,13 @@ class PeftMethod:
 
     @property
     def needs(self) -> BaseNeeds:
-        whole = self.name == "ln_tuning" or bool(self.arguments.get("modules_to_save"))
-        return BaseNeeds(trained=whole, generic=f"PEFT's modules compute {self.name}")
+        saved = bool(self.arguments.get("modules_to_save"))
+        generic = f"PEFT's modules compute {self.name}" if saved or self.name != "adapter" else None
+        return BaseNeeds(trained=saved or self.name == "ln_tuning", generic=generic)
 
     @property
     def no_export(self) -> str | None:
-        if self.name not in PROMPTS:
-            return None
-        return "what it learns stands in front of every row and cannot be merged into the weights"
+        return NO_EXPORT.get(self.name)
 
     def trained_numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Counted on layers without numbers, put up from the shapes. Raises: ConfigError when a name matches none."""
@@ -128,6 +143,10 @@ class PeftMethod:
     def _adapt(self, model: nn.Module, arguments: Mapping[str, Any]) -> Any:
         import peft
 
+        if self.name == "adapter":
+            from oleaster.methods import bottleneck
+
+            bottleneck.register()
         try:
             config = peft.get_peft_config({"peft_type": TYPES[self.name], **arguments})
             return peft.get_peft_model(model, config)  # type: ignore[arg-type]
@@ -149,7 +168,12 @@ class PeftMethod:
 
         adapted = _adapted(model)
         config = adapted.peft_config["default"].to_dict()
-        about = {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}
+        about = {
+            "base_model_name_or_path": base,
+            "revision": revision,
+            "inference_mode": True,
+            "task_type": "CAUSAL_LM",
+        }
         tensors = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
         plain = {k: sorted(v) if isinstance(v, set) else v for k, v in {**config, **about}.items()}
         write_adapter(folder, plain, tensors, prefix="")
@@ -176,6 +200,9 @@ class PeftMethod:
         """The arguments, with the modules that are meant named one by one."""
         arguments = dict(self.arguments)
         saved = find_saved(model, arguments.get("modules_to_save", ()))
+        usual = (
+            PLACEMENTS[arguments.pop("adapter_placement", "both")] if self.name == "adapter" else (KEYS_VALUES, INNER)
+        )
         if self.name in PROMPTS:
             if arguments.get("prompt_tuning_init") == "TEXT":
                 config: Any = model.config
@@ -185,30 +212,29 @@ class PeftMethod:
         if self.name == "ln_tuning":
             paths = choose(find_norms(model), wanted, None) if wanted else find_norms(model)
         else:
-            paths = find_targets(model, wanted or _keys_values_and_inner(model))
+            paths = find_targets(model, wanted or _named_by_family(model, usual))
         _refuse_head(model, paths)
         paths = [path for path in paths if not any(f"{path}.".startswith(f"{module}.") for module in saved)]
         arguments["target_modules"] = short_names(model, paths)
         if self.name == "ia3" and "feedforward_modules" not in arguments:
-            inner = [path for path in paths if any(ends_with(path, name) for name in INNER)]
+            inner = [path for path in paths if any(ends_with(path, name) for (name,) in INNER)]
             arguments["feedforward_modules"] = short_names(model, inner)
         return arguments
 
 
-def _keys_values_and_inner(model: nn.Module) -> list[str]:
-    """What IA3's paper scales. Raises: ConfigError for a model that calls them otherwise."""
+def _named_by_family(model: nn.Module, places: Sequence[Sequence[Sequence[str]]]) -> list[str]:
+    """Of each place the names that this model has. Raises: ConfigError for a model that calls one otherwise."""
     paths = list(linear_modules(model))
 
     def there(names: Sequence[str]) -> bool:
         return all(any(ends_with(path, name) for path in paths) for name in names)
 
-    keys_values = next((names for names in KEYS_VALUES if there(names)), None)
-    inner = next((name for name in INNER if there([name])), None)
-    if keys_values is None or inner is None:
-        example = "--target_modules k_proj,v_proj,down_proj --feedforward_modules down_proj"
-        message = "the keys, values and inner MLP of this model are not known by name"
-        raise ConfigError(message, where="target_modules", remedy=example)
-    return [*keys_values, inner]
+    found = [next((names for names in families if there(names)), None) for families in places]
+    if None in found:
+        message = "the layers of this model that the method's paper changes are not known by name"
+        remedy = "name them, as --target_modules k_proj,v_proj,down_proj; or --method lora"
+        raise ConfigError(message, where="target_modules", remedy=remedy)
+    return [name for names in found if names for name in names]
 
 
 _PEFT_NAMES = {"lora_r": "r", "lora_alpha": "alpha"}

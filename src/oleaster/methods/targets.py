@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from oleaster.core.errors import ConfigError, collect
+from oleaster.models.nf4 import Nf4Linear
 
 ALL_LINEAR = "all-linear"
 HEADS = frozenset({"lm_head", "embed_out", "output", "score", "classifier"})
@@ -22,7 +23,8 @@ CONV1D = frozenset({"c_attn", "c_fc", "c_proj"})
 
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer by path, the head included. Conv1D is GPT-2's linear with weight [in, out]."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    kinds = (nn.Linear, Conv1D, Nf4Linear)
+    return {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def find_targets(model: nn.Module, wanted: Sequence[str] | str) -> list[str]:

@@ -2,7 +2,8 @@
 
 The parameters carry transformers' names (`model.layers.0.self_attn.q_proj.weight`), so that adapters and files are
 those of the hub; only the computation is Oleaster's own. A LoRA branch is recognised on any projection by its
-attributes `base`, `lora_A`, `lora_B`, `scaling`, `dropout` (see methods/lora.py) and computed together with it.
+attributes `base`, `lora_A`, `lora_B`, `scaling`, `dropout` (see methods/lora.py) and computed together with it; a small
+network behind an output projection by its function `adapt` (see methods/bottleneck.py).
 
 Shape legend: N packed tokens, M targets, C hidden size, H query heads, J key/value heads, D head size.
 """
@@ -35,6 +36,7 @@ from oleaster.models.fused import (
     project,
     rms_norm,
 )
+from oleaster.models.nf4 import Nf4Linear
 
 
 def linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
@@ -204,6 +206,7 @@ class Decoder(nn.Module):
         """Output projection and MLP. Returns the residual stream as two terms."""
         a = self.architecture
         (out,) = project(mixed, [projection(layer.self_attn.o_proj)], None, seats)
+        out = adapted(layer.self_attn.o_proj, out)
         if a.post_norms:
             out = self.normed(layer.post_attention_layernorm, out, None)[0]
         norm = layer.pre_feedforward_layernorm if a.post_norms else layer.post_attention_layernorm
@@ -217,6 +220,7 @@ class Decoder(nn.Module):
             gate, up = project(x, both, again, seats)
         again = gated_again(gate, up, a.activation)
         (out,) = project(gated(gate, up, a.activation), [projection(layer.mlp.down_proj)], again, seats)
+        out = adapted(layer.mlp.down_proj, out)
         if a.post_norms:
             out = self.normed(layer.post_feedforward_layernorm, out, None)[0]
         return hidden, out
@@ -251,7 +255,12 @@ def projection(module: nn.Module) -> Projection:
         plain = projection(module.base)  # type: ignore[arg-type]
         dropout = module.dropout if module.training else 0.0
         return replace(plain, branches=(Branch(module.lora_A, module.lora_B, module.scaling, dropout),))  # type: ignore[arg-type]
-    return Projection(module.weight, module.bias)  # type: ignore[arg-type]
+    return Projection(module if isinstance(module, Nf4Linear) else module.weight, module.bias)  # type: ignore[arg-type]
+
+
+def adapted(module: nn.Module, out: Tensor) -> Tensor:
+    """The result of a projection, through the small network that may stand behind it."""
+    return module.adapt(out) if hasattr(module, "adapt") else out  # type: ignore[operator]
 
 
 def rotary(rope: Rope, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from oleaster.data.batch import Bucket
 from oleaster.models import kernels
 from oleaster.models.kernels import Angles
 from oleaster.models.memory import LONG
+from oleaster.models.nf4 import Nf4Linear
 
 
 class Branch(NamedTuple):
@@ -39,8 +40,8 @@ class Branch(NamedTuple):
 class Projection:
     """A linear map y = W x + b and the branch that each seat has on it."""
 
-    weight: Tensor
-    """[O, K]"""
+    weight: Tensor | Nf4Linear
+    """[O, K], or the layer that makes it from 4 bits"""
     bias: Tensor | None
     """[O]"""
     branches: tuple[Branch | None, ...] = (None,)
@@ -64,8 +65,9 @@ def project(
         again: gives `x_NK` once more on the way back, so that it need not be kept.
         seats: the tokens of each seat; every projection has as many branches.
     """
-    plain = [t for p in projections for t in (p.weight, p.bias)]
-    group = _Group(len(projections), [], again)
+    packed = [p.weight if isinstance(p.weight, Nf4Linear) else None for p in projections]
+    plain = [t for p, held in zip(projections, packed, strict=True) for t in (None if held else p.weight, p.bias)]
+    group = _Group(packed, [], again)
     thin: list[Tensor] = []
     for seat, tokens in enumerate(seats):
         branches = [(i, p.branches[seat]) for i, p in enumerate(projections)]
@@ -103,9 +105,15 @@ class _Seat(NamedTuple):
 
 
 class _Group(NamedTuple):
-    projections: int
+    packed: list[Nf4Linear | None]
+    """For each projection the layer that makes its weight; None where the weight is a tensor."""
     seats: list[_Seat]
     again: Again | None
+
+    def weight(self, i: int, tensors: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
+        """[O, K] of projection i."""
+        held, tensor = self.packed[i], tensors[2 * i]
+        return held.numbers(dtype) if held is not None else tensor  # type: ignore[return-value]
 
 
 class _Project(torch.autograd.Function):
@@ -114,7 +122,8 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: _Group, *tensors: Tensor | None) -> Any:
-        outputs = [F.linear(x, tensors[2 * i], tensors[2 * i + 1]) for i in range(group.projections)]  # type: ignore[arg-type]
+        several = range(len(group.packed))
+        outputs = [F.linear(x, group.weight(i, tensors, x.dtype), tensors[2 * i + 1]) for i in several]
         kept: list[Tensor | None] = []
         ctx.scaled, ctx.seeds = [], []
         for seat in group.seats:
@@ -126,7 +135,7 @@ class _Project(torch.autograd.Function):
                 outputs[i][seat.tokens].addmm_(h_NR[:, ranks], ctx.scaled[-1].t())
             kept += [a_RK, h_NR]
             ctx.seeds.append(seed)
-        ctx.needs_x = bool(group.seats) or any(ctx.needs_input_grad[2 : 2 + 2 * group.projections : 2])
+        ctx.needs_x = bool(group.seats) or any(ctx.needs_input_grad[2 : 2 + 2 * len(group.packed) : 2])
         ctx.save_for_backward(x if ctx.needs_x and group.again is None else None, *kept, *tensors)
         ctx.group = group
         return tuple(outputs)
@@ -143,8 +152,9 @@ class _Project(torch.autograd.Function):
         dx, scaled = None, iter(ctx.scaled)
         grads = tuple(dy.contiguous() for dy in grads)
         for i, dy in enumerate(grads):
-            weight, bias = tensors[2 * i], tensors[2 * i + 1]
+            bias = tensors[2 * i + 1]
             if ctx.needs_input_grad[0]:
+                weight = group.weight(i, tensors, dy.dtype)
                 dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
             if needs[2 * i]:
                 results[2 * i] = dy.t() @ x

@@ -19,6 +19,7 @@ from oleaster.models.decoder import Decoder
 from oleaster.models.generic import Generic
 from oleaster.models.heads import hub_class, put_head
 from oleaster.models.loaded import BaseNeeds
+from oleaster.models.nf4 import Nf4Linear
 
 
 def load_weights(
@@ -41,7 +42,7 @@ def load_weights(
     config = json.loads((folder / "config.json").read_text())
     architecture = describe(config)
     if isinstance(architecture, Architecture) and not config.get("auto_map") and not needs.generic:
-        return load_decoder(folder, architecture, dtype, head, seed), None
+        return load_decoder(folder, architecture, dtype, head, seed, needs.nf4), None
     reason = architecture if isinstance(architecture, str) else needs.generic or "it brings its own code"
     if head is not None and head.kind != "embedding":
         return _load_headed(folder, dtype, config, head, seed), reason
@@ -75,11 +76,20 @@ def _from_pretrained(folder: Path, dtype: torch.dtype, trust_remote_code: bool) 
 
 
 def load_decoder(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, head: Head | None = None, seed: int = 0
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    head: Head | None = None,
+    seed: int = 0,
+    nf4: bool = False,
 ) -> Decoder:
     """A `Decoder` whose weights are mapped from the files where their type is right already, else converted.
 
     A head of labels stays float32, as it is always trained.
+
+    Args:
+        nf4: hold the linear layers, the head apart, in 4 bits. One after the other is read: memory never holds the
+            model in full precision.
     """
     model = Decoder(architecture)
     weights = {name: tensor for name, tensor in read_tensors(folder).items() if "rotary_emb" not in name}
@@ -106,15 +116,45 @@ def load_decoder(
             where=str(folder),
             remedy="fetch the model again; config.json and the safetensors files belong together",
         )
-    kinds = {name: torch.float32 if name in fresh else dtype for name in weights}
-    model.load_state_dict({name: tensor.to(kinds[name]) for name, tensor in weights.items()}, assign=True)
+    packed = _pack_linear_layers(model, folder, weights) if nf4 else {}
+    weights = {name: tensor if name in fresh else tensor.to(dtype) for name, tensor in weights.items()}
+    model.load_state_dict({**weights, **packed}, assign=True)
     if architecture.tied_head and not fresh:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.requires_grad_(False).eval()
 
 
+def _pack_linear_layers(model: Decoder, folder: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put an `Nf4Linear` in the place of each linear layer; takes its weight out of `weights`, gives its codes."""
+    packed: dict[str, Tensor] = {}
+    files = {name: file for file in _weight_files(folder) for name in _names_in(file)}
+    linears = [path for path, module in model.model.named_modules() if isinstance(module, nn.Linear)]
+    for path in (f"model.{path}" for path in linears):
+        name, bias = f"{path}.weight", model.get_submodule(path).bias
+        weights.pop(name)
+        with safe_open(files[name], framework="pt") as reader:  # its own mapping, gone with the tensor
+            layer = Nf4Linear(reader.get_tensor(name), bias)
+        model.set_submodule(path, layer)
+        packed |= {f"{path}.{name}": tensor for name, tensor in layer.named_buffers()}
+    return packed
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of the folder's safetensors files, mapped, not copied. Raises: ModelError when there are none."""
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        with safe_open(file, framework="pt") as reader:
+            tensors.update({name: reader.get_tensor(name) for name in reader.keys()})  # noqa: SIM118 (not a dict)
+    return tensors
+
+
+def _names_in(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as reader:
+        return list(reader.keys())
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files. Raises: ModelError when there are none."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
         names: dict[str, Any] = json.loads(index.read_text())["weight_map"]
@@ -124,8 +164,4 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     if not files or not all(f.exists() for f in files):
         missing = [f.name for f in files if not f.exists()]
         raise ModelError(f"no safetensors weights: {missing or 'none found'}", where=str(folder))
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        with safe_open(file, framework="pt") as reader:
-            tensors.update({name: reader.get_tensor(name) for name in reader.keys()})  # noqa: SIM118 (not a dict)
-    return tensors
+    return files

@@ -15,6 +15,8 @@ class BaseNeeds:
 
     trained: bool = False
     """Weights of it are trained: float32, and shared with nobody."""
+    nf4: bool = False
+    """Its linear layers are read into 4 bits (the head apart), where `Decoder` computes it."""
     generic: str | None = None
     """Why transformers' own code must compute it, instead of `Decoder` where that knows the family."""
 

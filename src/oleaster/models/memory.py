@@ -21,6 +21,8 @@ LONG = 384
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0, "rmsprop": 4, "adagrad": 4}
 """State per trained number; AdamW, in `ADAMW_BYTES`, keeps two float32."""
 ADAMW_BYTES = 8
+NF4_BYTES = 0.5 + 4 / 64
+"""Per number held in 4 bits, its part of a scale included."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def estimate(
     longest: int,
     rank: int = 0,
     weight_bytes: int = 4,
+    nf4: bool = False,
     optim: str = "adamw",
     gradient_checkpointing: bool = False,
 ) -> Memory:
@@ -64,15 +67,17 @@ def estimate(
         longest: tokens of its longest row.
         rank: of the low-rank updates; 0 without.
         weight_bytes: bytes per number of base and activations: 4, or 2 for bfloat16.
+        nf4: the linear layers, the head apart, are held in 4 bits.
     """
     numbers = sum(math.prod(shape) for shape in shapes.values())
+    packed = sum(math.prod(shape) for name, shape in shapes.items() if nf4 and name.endswith("proj.weight"))
     whole = trained >= numbers
     layers = config.get("num_hidden_layers") or config["n_layer"]
     layer = kept_per_token(config, longest, rank)
     hidden = config.get("hidden_size") or config["n_embd"]
     kept = 2 * hidden * layers + layer if gradient_checkpointing else layer * layers
     return Memory(
-        weights=0 if whole else weight_bytes * numbers,
+        weights=0 if whole else weight_bytes * (numbers - packed) + int(NF4_BYTES * packed),
         trained=trained * (4 + 4 + OPTIMIZER_BYTES.get(optim, ADAMW_BYTES)),
         activations=(4 if whole else weight_bytes) * tokens * kept,
         logits=2 * 4 * CHUNK * config["vocab_size"],

@@ -1,28 +1,74 @@
 """NF4: weights rounded to sixteen quantiles of the normal distribution, one scale per 64 (Dettmers et al. 2023,
-https://arxiv.org/abs/2305.14314). The numbers of bitsandbytes with float32 scales."""
+https://arxiv.org/abs/2305.14314). The numbers and the bytes of bitsandbytes with float32 scales."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oleaster.models import kernels
+from oleaster.models.kernels.reference import NF4_LEVELS
 
 BLOCK = 64
 """Weights that share a scale, along a row of the stored matrix."""
-LEVELS = (
-    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
-    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
-    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
-    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
-)
-"""The sixteen levels; 0 is one of them."""
+
+
+def pack_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes, two to a byte (the first one in the higher bits), and scales [blocks] float32. The last block is filled up
+    with zeros."""
+    flat = weight.detach().float().flatten()
+    blocks = F.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
+    scales = blocks.abs().amax(1)
+    levels = torch.tensor(NF4_LEVELS, device=weight.device)
+    middles = (levels[1:] + levels[:-1]) / 2
+    shares = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    codes = torch.bucketize(shares, middles, out_int32=True).to(torch.uint8)
+    return codes.view(-1, 2)[:, 0] * 16 + codes.view(-1, 2)[:, 1], scales
 
 
 def round_to_nf4(weight: Tensor) -> Tensor:
     """`weight` with each number at the nearest level times its block's largest magnitude; same shape and type."""
-    flat = weight.detach().float().flatten()
-    blocks = torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
-    scale = blocks.abs().amax(1, keepdim=True)
-    levels = torch.tensor(LEVELS, device=weight.device)
-    middles = (levels[1:] + levels[:-1]) / 2
-    codes = torch.bucketize(blocks / scale.clamp_min(torch.finfo(torch.float32).tiny), middles)
-    return (levels[codes] * scale).flatten()[: flat.numel()].view(weight.shape).to(weight.dtype)
+    numbers = kernels.nf4_numbers(*pack_nf4(weight), weight.dtype)
+    return numbers[: weight.numel()].view(weight.shape)
+
+
+class Nf4Linear(nn.Module):
+    """A frozen linear layer whose weight is held in 4 bits and made anew for each product."""
+
+    def __init__(self, weight: Tensor, bias: nn.Parameter | None, transposed: bool = False) -> None:
+        """
+        Args:
+            weight: [out, in], or `transposed` [in, out], which is rounded as it is stored (GPT-2's Conv1D).
+        """
+        super().__init__()
+        codes, scales = pack_nf4(weight)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scales", scales)
+        self.bias, self.transposed, self._stored = bias, transposed, weight.shape
+        self.out_features, self.in_features = weight.shape[::-1] if transposed else weight.shape
+
+    def numbers(self, dtype: torch.dtype) -> Tensor:
+        """The weight, [out, in]."""
+        stored = kernels.nf4_numbers(self.codes, self.scales, dtype)[: self._stored.numel()].view(self._stored)  # type: ignore[arg-type]
+        return stored.T if self.transposed else stored
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out] in the dtype of `x`."""
+        y: Any = _Product.apply(x, self)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
+
+
+class _Product(torch.autograd.Function):
+    """x W^T, with the weight made once more on the way back instead of kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Nf4Linear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.numbers(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return dy @ ctx.layer.numbers(dy.dtype), None

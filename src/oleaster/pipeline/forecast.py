@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
 from oleaster.pipeline.loading import load_base, use_threads
-from oleaster.pipeline.tuning import Preview, plan
+from oleaster.pipeline.tuning import Preview, plan, set_up
 
 if TYPE_CHECKING:
     from oleaster.data.papers import Example
@@ -104,16 +104,13 @@ def forecast(config: Config) -> Forecast:
     use_threads(config)
     preview = plan(config)
     ready, method, cluster = preview.ready, get_method(config.method), Cluster.alone()
-    loaded, _ = load_base(config, ready.base, ready.tokenizer, cluster.device, method.needs)
+    loaded, _ = load_base(config, ready.base, ready.tokenizer, cluster.device, method.needs, ready.head)
     load_mb = meter().memory_mb
     model: Any = loaded.model
-    method.attach(model.hub_model, config.seed)
-    model.gradient_checkpointing = config.training.gradient_checkpointing
-    model.neftune_noise_alpha = config.training.neftune_noise_alpha
+    loss = set_up(model, method, ready, ready.config, cluster) or default_loss(ready.config)
     rows, held = ready.data.train, ready.data.validation
     steps = Plan.of(ready.config, len(rows), len(held))
-    parameters, loss = trainable_parameters(model), default_loss(ready.config)
-    rate = _seconds_per_token(model, parameters, ready, steps, loss)
+    rate = _seconds_per_token(model, trainable_parameters(model), ready, steps, loss)
     step_mb, validation_seconds = peak_memory_mb(), 0.0
     if held:
         size = config.training.per_device_eval_batch_size
@@ -156,7 +153,7 @@ def _seconds_per_token(model: Any, parameters: Any, ready: Ready, steps: Plan, l
     def run(step: int) -> int:
         group = rows_of_step(rows, config, steps, step, Cluster.alone())
         batches = [pack(part) for part in group if part]
-        gradient(Demand(model, batches, sum(len(batch.target_ids) for batch in batches), loss))
+        gradient(Demand(model, batches, sum(batch.units for batch in batches), loss))
         nn.utils.clip_grad_norm_(parameters.values(), config.training.max_grad_norm or float("inf"))
         optimizer.step()
         optimizer.zero_grad()

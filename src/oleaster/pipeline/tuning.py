@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oleaster.models.loaded import LoadedModel
     from oleaster.training.cluster import Cluster
     from oleaster.training.driving import Answer, Demand
+    from oleaster.training.losses import Loss
     from oleaster.training.reports import Sink
 
 
@@ -67,8 +68,6 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
     from oleaster.config.load import replace as with_settings
     from oleaster.config.rules import TO_FINETUNE, check
     from oleaster.methods import get_method, trainable_parameters
-    from oleaster.pipeline.aims import load_teacher, objective
-    from oleaster.pipeline.heads import train_head
     from oleaster.training.checkpoint import Checkpoints
     from oleaster.training.cluster import Cluster
     from oleaster.training.loop import training
@@ -96,11 +95,7 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
         base = shelf.base(measured, ready, cluster.device, method.needs)
         loaded, why_dtype = lent.enter_context(base)
         model: Any = loaded.model
-        method.attach(model.hub_model, config.seed)
-        train_head(model, ready.head)
-        loss = objective(ready.aim, config, ready.head, ready.data.train, load_teacher(measured, cluster.device))
-        model.gradient_checkpointing = config.training.gradient_checkpointing
-        model.neftune_noise_alpha = config.training.neftune_noise_alpha
+        loss = set_up(model, method, ready, measured, cluster)
         opened: list[Any] = []
 
         def all_sinks(resumed_step: int | None) -> list[Sink]:
@@ -134,6 +129,18 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
             _write_results(run, ready, loaded, method, outcome)
         cluster.wait()
     return run
+
+
+def set_up(model: Any, method: Method, ready: Ready, config: Config, cluster: Cluster) -> Loss | None:
+    """Make a loaded base what is trained. Returns the loss; None: the loop's own."""
+    from oleaster.pipeline.aims import load_teacher, objective
+    from oleaster.pipeline.heads import train_head
+
+    method.attach(model.hub_model, config.seed)
+    train_head(model, ready.head)
+    model.gradient_checkpointing = config.training.gradient_checkpointing
+    model.neftune_noise_alpha = config.training.neftune_noise_alpha
+    return objective(ready.aim, config, ready.head, ready.data.train, load_teacher(config, cluster.device))
 
 
 @contextmanager
@@ -248,8 +255,6 @@ def _speed_notes(loaded: LoadedModel, why_dtype: str) -> Iterator[str]:
 
 
 def _export_notes(config: Config, method: Method) -> Iterator[str]:
-    if config.method.type == "qlora":
-        yield "the base is rounded to NF4 and held in its number type: it takes the memory of lora"
     if method.no_export:
         yield f"{config.method.type} answers in torch only, auto-opt will refuse it: {method.no_export}"
 
@@ -324,6 +329,7 @@ def estimated_memory(config: Config, ready: Ready, shapes: Mapping[str, tuple[in
         longest=len(longest[0].input_ids),
         rank=getattr(config.method, "lora_r", 0),
         weight_bytes=2 if training.bf16 or config.model.dtype == "bfloat16" else 4,
+        nf4=config.method.type == "qlora",
         optim=training.optim,
         gradient_checkpointing=training.gradient_checkpointing,
     ).total

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oleaster.config.load import load_config, recipe_text, replace
+from oleaster.config.load import leaf_values, load_config, recipe_text, replace
 from oleaster.config.reading import Recipe
 from oleaster.config.recipe import read_recipe
 from oleaster.config.schema import Config
@@ -248,6 +248,19 @@ def test_adapters_that_are_kept_apart_are_one_export(load) -> None:
     config = load({"passes": passes})
     steps = [{"f": {"type": "finetune"}}, {"x": {"type": "generate-adapter", "precision": "int8"}}]
     assert config.passes == replace(Config(), passes=steps).passes
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("DoRA", {"method": "lora", "use_dora": True}),
+        ("LoftQ", {"method": "qlora", "init_lora_weights": "loftq"}),
+        ("QLoRA", {"method": "qlora", "init_lora_weights": "true"}),
+    ],
+)
+def test_each_way_to_train_an_adapter_is_ours(load, kind: str, settings: dict[str, object]) -> None:
+    config = load({"passes": {"a": {"type": kind, "r": 4}}})
+    assert leaf_values(config).items() >= {**settings, "lora_r": 4}.items()
 
 
 def test_both_languages_may_stand_in_one_file(load) -> None:

@@ -33,6 +33,7 @@ NAMES = (
     "LoRA",
     "QLoRA",
     "DoRA",
+    "LoftQ",
     "MergeAdapterWeights",
     "ModelBuilder",
     "OnnxConversion",

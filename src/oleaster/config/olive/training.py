@@ -9,8 +9,13 @@ from oleaster.config.flags import config_flags
 from oleaster.config.olive.block import Block, Found, Given, Same, Words
 from oleaster.config.olive.search import Searched
 
-METHODS = {"lora": "lora", "qlora": "qlora", "dora": "dora"}
-"""Olive's training passes -> our method."""
+METHODS: dict[str, dict[str, object]] = {
+    "lora": {"method": "lora"},
+    "qlora": {"method": "qlora"},
+    "dora": {"method": "lora", "use_dora": True},
+    "loftq": {"method": "qlora", "init_lora_weights": "loftq"},
+}
+"""Olive's training passes -> our settings."""
 
 _RUN_FOLDER = "leave it out: checkpoints lie in the folder of the run, and a killed run goes on by itself"
 _METHOD: Words = {
@@ -46,7 +51,8 @@ _METHOD_REMEDIES = {"eval_dataset_size": "validation_fraction in section data sa
 
 def read_method(kind: str, block: Block, where: Found, searched: Searched) -> None:
     """What the pass says of itself: method, rank, regularisation; and its training arguments."""
-    block.enter("method", where, METHODS[kind])
+    for flag, value in METHODS[kind].items():
+        block.enter(flag, where, value)
     searched.take(block, _METHOD)
     block.words(_METHOD)
     for name in ("torch_dtype", "compute_dtype"):

@@ -21,6 +21,7 @@ __all__ = [
     "from_block",
     "gated",
     "gated_backward",
+    "nf4_numbers",
     "rms_norm",
     "rms_norm_backward",
     "rotate",
@@ -40,8 +41,8 @@ def why_not_compiled() -> str | None:
     return compiled.library().reason
 
 
-def _by(x: Tensor) -> ModuleType:
-    fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+def _by(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
+    fits = x.device.type == "cpu" and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
     return compiled if fits and compiled.library().functions is not None else reference
 
 
@@ -117,3 +118,8 @@ def softmax_backward(share: Tensor, dshare: Tensor, scale: float) -> Tensor:
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, gradient: bool) -> Tensor:
     """-ln p(target) of each row [M] float32; with `gradient`, the logits [M, V] become the loss's gradient."""
     return _by(logits).cross_entropy(logits, targets, smoothing, gradient)
+
+
+def nf4_numbers(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """The numbers behind NF4 codes, [2 * bytes], see `models.nf4.pack_nf4`."""
+    return _by(codes, dtype).nf4_numbers(codes, scales, dtype)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from oleaster.core.cache import cache_folder
 from oleaster.data.batch import Bucket
-from oleaster.models.kernels.reference import least_kept
+from oleaster.models.kernels.reference import NF4_LEVELS, least_kept
 
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -171,3 +171,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, gradient: b
     loss, (rows, vocab) = torch.empty(logits.shape[0]), logits.shape
     _call("cross_entropy", logits.dtype, logits, targets, loss, rows, vocab, float(smoothing), int(gradient))
     return loss
+
+
+def nf4_numbers(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    numbers = torch.empty(2 * len(codes), dtype=dtype)
+    _call(
+        "nf4_numbers", dtype, codes, scales, torch.tensor(NF4_LEVELS), numbers, len(scales), len(codes) // len(scales)
+    )
+    return numbers

@@ -295,4 +295,19 @@ void F(cross_entropy)(T *logits, const int64_t *target, float *loss, int64_t row
     }
 }
 
+/* out[2 i], out[2 i + 1] = the levels of the higher and the lower half of codes[i], times the scale of their block.
+ * codes: [blocks, bytes], scales: [blocks], levels: [16], out: [blocks, 2 * bytes] */
+void F(nf4_numbers)(const uint8_t *codes, const float *scales, const float *levels, T *out, int64_t blocks,
+                    int64_t bytes) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < blocks; i++) {
+        T scaled[16];
+        for (int j = 0; j < 16; j++) STORE(scaled + j, levels[j] * scales[i]);
+        for (int64_t j = i * bytes; j < (i + 1) * bytes; j++) {
+            out[2 * j] = scaled[codes[j] >> 4];
+            out[2 * j + 1] = scaled[codes[j] & 15];
+        }
+    }
+}
+
 #endif

@@ -8,6 +8,14 @@ from torch import Tensor
 
 from oleaster.data.batch import Bucket
 
+NF4_LEVELS = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+"""The sixteen quantiles; 0 is one of them."""
+
 
 def rms_norm(x: Tensor, delta: Tensor | None, scale: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     total = x if delta is None else x + delta
@@ -112,3 +120,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, gradient: b
         grad.scatter_add_(-1, target, torch.full_like(chosen, smoothing - 1.0))
         logits.copy_(grad)
     return loss
+
+
+def nf4_numbers(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    pairs = torch.stack([codes >> 4, codes & 15], -1).view(len(scales), -1)
+    levels = torch.tensor(NF4_LEVELS, device=codes.device)
+    return (levels[pairs.int()] * scales[:, None]).to(dtype).flatten()
