@@ -128,12 +128,12 @@ def _pack_linear_layers(model: Decoder, folder: Path, weights: dict[str, Tensor]
     """Put an `Nf4Linear` in the place of each linear layer; takes its weight out of `weights`, gives its codes."""
     packed: dict[str, Tensor] = {}
     files = {name: file for file in _weight_files(folder) for name in _names_in(file)}
-    linears = [path for path, module in model.model.named_modules() if isinstance(module, nn.Linear)]
-    for path in (f"model.{path}" for path in linears):
-        name, bias = f"{path}.weight", model.get_submodule(path).bias
-        weights.pop(name)
+    linears = {f"model.{path}": each for path, each in model.model.named_modules() if isinstance(each, nn.Linear)}
+    for path, linear in linears.items():
+        name = f"{path}.weight"
+        del weights[name]
         with safe_open(files[name], framework="pt") as reader:  # its own mapping, gone with the tensor
-            layer = Nf4Linear(reader.get_tensor(name), bias)
+            layer = Nf4Linear(reader.get_tensor(name), linear.bias)
         model.set_submodule(path, layer)
         packed |= {f"{path}.{name}": tensor for name, tensor in layer.named_buffers()}
     return packed
