@@ -32,6 +32,10 @@ def test_a_diagnosis_names_causes_and_writes_recipes_that_finetune_takes(
     small = next(recipe for recipe in recipes if "small_validation" in recipe.name)
     again = program("finetune", "--config", small, "--dry_run", cwd=tmp_path)
     assert "optimiser steps" in again.stdout
+    program("report", run, cwd=tmp_path)
+    page = (run / "report.html").read_text("utf-8")
+    assert "What would make it better" in page
+    assert str(small) in page
 
 
 def test_a_run_is_shown_as_it_stands(program: Program, trained: Path, tmp_path: Path) -> None:

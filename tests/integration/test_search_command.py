@@ -50,6 +50,8 @@ def test_killed_in_the_middle_it_ends_as_one_left_alone(program: Program, recipe
     killed.kill()
     killed.communicate()
     assert [state for _, state, *_ in trials(tmp_path / "killed")] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    program("report", "killed", "-o", "now.html", cwd=tmp_path)
+    assert "2 of 4" in (tmp_path / "now.html").read_text("utf-8")
     goes_on = program("search", "-o", "killed", "--resume", cwd=tmp_path)
     assert "trial 2 goes on" in goes_on.stdout
     assert trials(tmp_path / "killed") == trials(tmp_path / "whole")

@@ -12,7 +12,7 @@ from oleaster.core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from oleaster.diagnosis.papers import Diagnosis, Trial
+    from oleaster.reporting.causes import Diagnosis, Trial
 
 FOLDER = Flag("run", "Folder of the run.", "path")
 
@@ -75,7 +75,7 @@ def _print(console: Console, diagnosis: Diagnosis) -> None:
         say(finding.evidence, "   ")
         say(f"-> {finding.advice}", "   ")
         if finding.recipe:
-            console.print(f"   oleaster finetune --config {finding.recipe}", markup=False, soft_wrap=True)
+            console.print(f"   oleaster run {finding.recipe}", markup=False, soft_wrap=True)
         console.print()
     for note in diagnosis.notes:
         say(f"note: {note}")

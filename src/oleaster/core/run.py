@@ -95,8 +95,15 @@ class Run:
         """An existing run, for reading. Raises: ConfigError when there is none."""
         if cls.is_run(folder):
             return cls(folder)
-        found = "is not a run's folder (no oleaster.yaml in it)" if folder.is_dir() else "does not exist"
-        remedy = f"oleaster finetune --output_path {folder} ... makes one"
+        if not folder.is_dir():
+            found, remedy = "does not exist", f"oleaster finetune --output_path {folder} ... makes one"
+        elif (folder / "manifest.json").is_file():
+            found, remedy = "holds an artifact, not a run", "name the run that it was exported from"
+        elif within := sorted(place for place in folder.iterdir() if cls.is_run(place)):
+            found, remedy = "is not a run's folder, but holds one", f"name it: {within[0]}"
+        else:
+            found = "is not a run's folder (no oleaster.yaml in it)"
+            remedy = f"oleaster finetune --output_path {folder} ... makes one"
         raise ConfigError(f"the folder {found}", where=str(folder), remedy=remedy)
 
     @classmethod

@@ -14,12 +14,12 @@ from oleaster.core.errors import ConfigError
 from oleaster.core.files import atomic_write_json, atomic_write_text
 from oleaster.core.run import Run
 from oleaster.diagnosis.experiments import capacity, label_noise, optimisation, signal
-from oleaster.diagnosis.facts import IN_THE_ANSWERS, IN_THE_ROWS
+from oleaster.diagnosis.facts import IN_LOG_AND_ANSWERS, IN_THE_ROWS
 from oleaster.diagnosis.laboratory import Laboratory
-from oleaster.diagnosis.papers import Diagnosis, Finding, Trial
 from oleaster.diagnosis.subject import Subject, examine
 from oleaster.pipeline.loading import use_threads
 from oleaster.pipeline.shelf import Shelf
+from oleaster.reporting.causes import DIAGNOSIS, Diagnosis, Finding, Trial
 
 STEPS = 40
 """Of a trial: enough to see in which direction the loss goes."""
@@ -52,17 +52,17 @@ def diagnose(
         raise ConfigError(message, where=str(folder), remedy="oleaster evaluate and oleaster report tell of it")
     subject = examine(run, ready)
     findings = [finding for fact in IN_THE_ROWS for finding in fact(subject)]
-    notes: list[str] = []
+    notes = [] if run.is_done else ["the run is not finished: what it would answer was not looked at"]
     lab = Laboratory(ready, shelf, steps, on_trial)
     if trials and any(finding.severity >= _BROKEN for finding in findings):
         notes.append("no trials were made: the rows have to be put right first, then diagnose the new run")
     elif trials:
         findings += _tried(subject, lab, notes)
-    findings += [finding for fact in IN_THE_ANSWERS for finding in fact(subject)]
+    findings += [finding for fact in IN_LOG_AND_ANSWERS for finding in fact(subject)]
     ordered = sorted(findings, key=lambda finding: finding.rank)
     written = [_with_recipe(run, subject, finding, i) for i, finding in enumerate(ordered, 1)]
     diagnosis = Diagnosis(tuple(written), tuple(lab.trials), tuple(notes))
-    atomic_write_json(run.folder / "diagnosis" / "diagnosis.json", diagnosis.to_json())
+    atomic_write_json(run.folder / DIAGNOSIS, diagnosis.to_json())
     return diagnosis
 
 
@@ -70,8 +70,8 @@ def _tried(subject: Subject, lab: Laboratory, notes: list[str]) -> list[Finding]
     """Findings of the experiments, each with the best settings found before it."""
     if lab.is_scaled_down:
         notes.append(
-            f"trials have {lab.steps} steps, the run {lab.whole_steps}: what only shows late (too long, too short) is "
-            "not looked for; --steps makes them longer"
+            f"trials have {lab.steps} steps, the run {lab.whole_steps}: whether the run was too short is not "
+            "looked for; --steps makes them longer"
         )
     findings, best = optimisation(lab)
     if tight := list(capacity(lab, best)):

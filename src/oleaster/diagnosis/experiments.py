@@ -9,8 +9,8 @@ from typing import Any
 
 from oleaster.data.papers import Encoded
 from oleaster.diagnosis.laboratory import Laboratory
-from oleaster.diagnosis.papers import Finding, Trial
 from oleaster.diagnosis.subject import Subject
+from oleaster.reporting.causes import Finding, Trial
 
 GAIN, SCALED_GAIN = 0.15, 0.35
 """Shares of the validation loss that a change must take away to count; more where trials are shorter than the run, as
@@ -27,8 +27,6 @@ _KNOWN = 0.6
 """Share of the loss of random answers that the typical row may have, to count as known."""
 _FEWEST_TO_JUDGE = 100
 """Rows; half of fewer teaches too little to judge the other half."""
-_RISE = 0.08
-"""Share by which the validation loss must have risen to say that the training was too long."""
 _MOST_NAMED = 8
 _CLIMBS = 3
 
@@ -74,7 +72,6 @@ def optimisation(lab: Laboratory) -> tuple[list[Finding], Best]:
             alone = longer if not best.changes else lab.try_out("twice as long, rate as it was", longer=2.0)
             found += _too_short(as_it_was, alone)
             best = Best(longer, best.changes, 2.0)
-    found += _too_long(lab, as_it_was)
     return found, best
 
 
@@ -101,26 +98,6 @@ def _too_short(as_it_was: Trial, longer: Trial) -> Iterator[Finding]:
         f"{longer.loss:.3f}; the run's {as_it_was.steps} were not enough.",
         f"max_steps {longer.steps}",
         {"max_steps": longer.steps},
-    )
-
-
-def _too_long(lab: Laboratory, as_it_was: Trial) -> Iterator[Finding]:
-    """The validation loss turned round long before the end."""
-    loss = 1 - as_it_was.loss / as_it_was.last_loss if as_it_was.last_loss > 0 else 0.0
-    if loss < _RISE or as_it_was.best_step > 0.6 * as_it_was.steps or as_it_was.train_loss > as_it_was.loss:
-        return
-    shorter = lab.try_out("as long as it got better", longer=as_it_was.best_step / as_it_was.steps)
-    lora = {"lora_dropout": 0.1} if lab.config.method.type == "lora" else {"weight_decay": 0.01}
-    share = as_it_was.best_step / as_it_was.steps
-    steps = max(1, round(share * lab.whole_steps))
-    yield Finding(
-        "too_long",
-        loss,
-        f"the validation loss was lowest ({as_it_was.loss:.3f}) at step {as_it_was.best_step} of {as_it_was.steps} and "
-        f"is {as_it_was.last_loss:.3f} at the end, while the training loss fell to {as_it_was.train_loss:.3f}: rows "
-        f"are learned by heart. A training that ends there reaches {shorter.loss:.3f}.",
-        f"max_steps {steps} with regularisation; more, and more varied, rows help most",
-        {"max_steps": steps, **lora},
     )
 
 

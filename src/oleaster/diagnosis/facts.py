@@ -1,17 +1,20 @@
-"""Causes that show in rows, tokens and answers; nothing is trained. One function each."""
+"""Causes that show in rows, tokens, log and answers; nothing is trained. One function each."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from oleaster.diagnosis.papers import Finding
 from oleaster.diagnosis.subject import Subject
+from oleaster.reporting.causes import Finding
 
 FEWEST_VALIDATION_ROWS = 50
 """Below, the 95 % interval of a share near one half is wider than 27 points."""
+_MOST_HELD_OUT = 0.25
+"""Of few rows the training needs the most."""
 _CUT, _DROPPED, _SHORTENED = 0.05, 0.1, 0.3
 """Shares of the training rows from which cut answers, dropped and shortened rows matter."""
 _MARKED = 0.2
@@ -29,6 +32,9 @@ _TOKENS_PER_CHARACTER = 1.5
 _READ = 500
 """Rows that are tokenised to see how words come out."""
 _MAJORITY, _SAME = 0.7, 0.95
+_FEWEST_VALIDATIONS, _TURNED_BY, _RISE = 4, 0.6, 0.08
+"""Validations that make a curve, the share of the steps by which its lowest point must have passed, and the share of
+the last loss above it."""
 _MULTILINGUAL = "Qwen/Qwen3-0.6B"
 
 Fact = Callable[[Subject], Iterator[Finding]]
@@ -91,6 +97,28 @@ def wrong_base(subject: Subject) -> Iterator[Finding]:
         "character) of these rows; a language it was made for takes 1.2 to 2.5 a word. The base has read little of it.",
         f"a base for this language, for instance {_MULTILINGUAL}",
         {"model_name_or_path": _MULTILINGUAL},
+    )
+
+
+def too_long(subject: Subject) -> Iterator[Finding]:
+    """The validation loss turned round long before the end, the training loss did not: rows are learned by heart."""
+    evals = [report for report in subject.history.evals if math.isfinite(report.eval_loss)]
+    if len(evals) < _FEWEST_VALIDATIONS:
+        return
+    last, best = evals[-1], min(evals, key=lambda report: report.eval_loss)
+    rise = 1 - best.eval_loss / last.eval_loss if last.eval_loss > 0 else 0.0
+    # Losses of rows spread about as far as their mean: the mean of few of them rises by itself.
+    chance = max(1, len(subject.ready.data.validation)) ** -0.5
+    if best.step > _TURNED_BY * last.step or rise < max(_RISE, chance) or last.train_loss > best.eval_loss:
+        return
+    with_room = {"lora_dropout": 0.1} if subject.config.method.type == "lora" else {"weight_decay": 0.01}
+    yield Finding(
+        "too_long",
+        rise,
+        f"the validation loss was lowest ({best.eval_loss:.3f}) at step {best.step} and is {last.eval_loss:.3f} at "
+        f"step {last.step}, while the training loss fell to {last.train_loss:.3f}: rows are learned by heart.",
+        f"max_steps {best.step} with regularisation; more, and more varied, rows help most (oleaster data augment)",
+        {"max_steps": best.step, **with_room},
     )
 
 
@@ -162,14 +190,18 @@ def small_validation(subject: Subject) -> Iterator[Finding]:
     rows, train = len(subject.ready.data.validation), len(subject.train)
     if rows >= FEWEST_VALIDATION_ROWS:
         return
-    width = 100 if rows == 0 else 196 / rows**0.5
-    everything = rows + train
-    wanted = min(0.5, max(0.1, 2 * FEWEST_VALIDATION_ROWS / everything))
+    width = 196 / max(rows, 1) ** 0.5
+    seen = (
+        f"{rows} validation rows: a share measured on them is uncertain by up to {min(100, width):.0f} points from end "
+        "to end of its 95 % interval, and the weights that are kept are chosen by chance."
+        if rows
+        else "no rows are held out: nothing shows whether it has learned or only remembers, or when to stop."
+    )
+    wanted = min(_MOST_HELD_OUT, max(0.1, 2 * FEWEST_VALIDATION_ROWS / (rows + train)))
     yield Finding(
         "small_validation",
         1 - rows / FEWEST_VALIDATION_ROWS,
-        f"{rows} validation rows: a share measured on them is uncertain by up to {min(100, width):.0f} points from end "
-        "to end of its 95 % interval, and the weights that are kept are chosen by chance.",
+        seen,
         f"hold out more ({wanted:.0%} of the rows), or collect a test set of at least {2 * FEWEST_VALIDATION_ROWS}",
         {"validation_fraction": round(wanted, 2), "eval_data_files": None, "eval_split": None},
     )
@@ -177,7 +209,7 @@ def small_validation(subject: Subject) -> Iterator[Finding]:
 
 IN_THE_ROWS: tuple[Fact, ...] = (truncation, template, wrong_base)
 """What is broken before training begins: experiments on such rows would measure the breakage."""
-IN_THE_ANSWERS: tuple[Fact, ...] = (constant_answer, base_as_good, no_stop, small_validation)
+IN_LOG_AND_ANSWERS: tuple[Fact, ...] = (too_long, constant_answer, base_as_good, no_stop, small_validation)
 
 
 def _longest(subject: Subject) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 from oleaster.config.schema import Config
 from oleaster.core.errors import NonFiniteError
 from oleaster.data.papers import Encoded
-from oleaster.diagnosis.papers import Trial
+from oleaster.diagnosis.facts import FEWEST_VALIDATION_ROWS
 from oleaster.pipeline.shelf import Ready, Shelf
+from oleaster.reporting.causes import Trial
 from oleaster.training.reports import EvalReport, Event, StepReport
 
 MOST_ROWS, MOST_VALIDATION_ROWS = 1000, 100
@@ -33,8 +34,11 @@ class Laboratory:
 
     def __post_init__(self) -> None:
         train, held = list(self.ready.data.train), list(self.ready.data.validation)
-        if not held:  # something must be validated on
-            held, train = train[::5], [row for i, row in enumerate(train) if i % 5]
+        # Differences between trials must be more than chance: too few validation rows are filled up from the training.
+        if missing := min(max(0, FEWEST_VALIDATION_ROWS - len(held)), len(train) // 5):
+            moved = {i * len(train) // missing for i in range(missing)}
+            held += [train[i] for i in moved]
+            train = [row for i, row in enumerate(train) if i not in moved]
         self.rows, self.validation = _thin(train, MOST_ROWS), _thin(held, MOST_VALIDATION_ROWS)
 
     @property

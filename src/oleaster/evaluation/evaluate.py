@@ -16,6 +16,7 @@ from oleaster.data.papers import Encoded, Example
 from oleaster.evaluation.figures import find_labels, make_report
 from oleaster.evaluation.metrics import check_metrics, wants
 from oleaster.evaluation.report import Report, Row, Value
+from oleaster.inference.head_predictor import HeadPredictor
 from oleaster.inference.predictor import Completion, Predictor, Sampling
 
 
@@ -74,10 +75,12 @@ def evaluate(
 
 def confidences(predictor: Predictor, asked: Sequence[Encoded], answers: Sequence[Completion]) -> list[float]:
     """The probability of each answer to the model that gave it, its stop token included."""
+    # A learned row ends with the stop token, which an answer is given without; a head's row ends with its label.
+    has_stop = not isinstance(predictor, HeadPredictor)
     rows = []
     for row, answer in zip(asked, answers, strict=True):
-        # A learned row ends with the stop token, which an answer is given without.
-        ids = (*row.prompt_ids, *answer.token_ids, *(row.input_ids[-1:] if answer.finish == "stop" else ()))
+        stop = row.input_ids[-1:] if has_stop and answer.finish == "stop" else ()
+        ids = (*row.prompt_ids, *answer.token_ids, *stop)
         rows.append((ids, tuple(range(row.prompt_length, len(ids)))))
     return [math.exp(score.total) for score in predictor.score(rows)]
 

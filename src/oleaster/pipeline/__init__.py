@@ -28,7 +28,7 @@ from oleaster.pipeline.line import foresee, run
 from oleaster.pipeline.measuring import evaluate_model
 from oleaster.pipeline.scoring import evaluate
 from oleaster.pipeline.search_plan import plan_search
-from oleaster.pipeline.searching import run_search
+from oleaster.pipeline.searching import read_search, run_search
 from oleaster.pipeline.shelf import Shelf, get_ready
 from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
 from oleaster.pipeline.tuning import Preview, finetune, finetune_together, plan
@@ -53,6 +53,7 @@ __all__ = [
     "load",
     "plan",
     "plan_search",
+    "read_search",
     "report_data",
     "run",
     "run_search",

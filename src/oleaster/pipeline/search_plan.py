@@ -25,21 +25,27 @@ def plan_search(config: Config) -> tuple[list[Dimension], tuple[Objective, ...]]
 
     Raises: UserError, all problems of a kind together.
     """
-    from oleaster.config.space import dimensions
-    from oleaster.core.plugins import load_plugins
-    from oleaster.evaluation.metrics import full_name, metrics
-    from oleaster.search.objectives import read_objectives
     from oleaster.search.points import check_points
 
     check(config, TO_FINETUNE)
     _need_optuna(config)
+    found, objectives = read_plan(config)
+    check_points(config, found)
+    return found, objectives
+
+
+def read_plan(config: Config) -> tuple[list[Dimension], tuple[Objective, ...]]:
+    """The same of a search that was begun; its rows and base may be gone."""
+    from oleaster.config.space import dimensions
+    from oleaster.core.plugins import load_plugins
+    from oleaster.evaluation.metrics import full_name, metrics
+    from oleaster.search.objectives import read_objectives
+
     found = dimensions(config)
     if not found:
         raise ConfigError("nothing is searched", where="search_space", remedy=_EXAMPLE)
     load_plugins(config.plugins)
-    objectives = read_objectives(config, metrics, full_name)
-    check_points(config, found)
-    return found, objectives
+    return found, read_objectives(config, metrics, full_name)
 
 
 def open_study(folder: Path, config: Config, dimensions: list[Dimension], objectives: tuple[Objective, ...]) -> Study:

@@ -82,14 +82,24 @@ def _fits_the_base(shelf: Shelf) -> Callable[[Config], object]:
     return fits
 
 
+def read_search(folder: Path) -> Findings:
+    """The search in `folder` as it stands, whether it is under way or done."""
+    from oleaster.config.load import load_config
+    from oleaster.pipeline.search_plan import open_study, read_plan
+    from oleaster.search.folder import RECIPE
+
+    config = load_config(folder / RECIPE, rules=())
+    return open_study(folder, config, *read_plan(config)).findings()
+
+
 def write_report(findings: Findings) -> Path:
     """`report.html` in the folder of the search."""
     from oleaster.core.files import atomic_write_text
+    from oleaster.reporting.search_page import render_search
     from oleaster.search.folder import REPORT
-    from oleaster.search.page import page
 
     path = findings.folder / REPORT
-    atomic_write_text(path, page(findings))
+    atomic_write_text(path, render_search(findings))
     return path
 
 

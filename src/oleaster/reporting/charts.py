@@ -7,8 +7,8 @@ desktop, where two charts stand side by side.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 
 WIDTH, HEIGHT = 440, 230
@@ -28,7 +28,11 @@ class Curve:
     points: tuple[tuple[float, float], ...]
     """(x, y), x rising"""
     kind: str = "first"
-    """Style class: first, second, third, fourth."""
+    """Style class: first, second, third, fourth, faint."""
+    joined: bool = True
+    """A line through the points; without, a dot for each."""
+    told: Mapping[tuple[float, float], str] = field(default_factory=dict)
+    """What the pointer shows at a point, where it is more than its numbers."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def line_chart(
     Args:
         from_zero: for amounts, where half as high must mean half as much.
     """
-    curves = [Curve(c.name, points, c.kind) for c in curves if (points := _drawable(c.points))]
+    curves = [replace(c, points=points) for c in curves if (points := _drawable(c.points))]
     if not curves:
         return ""
     everything = [point for curve in curves for point in curve.points]
@@ -74,7 +78,8 @@ def line_chart(
         _, y = place(low_x, tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
-    for tick in linear_ticks(low_x, high_x, 5):
+    whole = all(x == int(x) for x, _ in everything)  # half a step is no step
+    for tick in [tick for tick in linear_ticks(low_x, high_x, 5) if not whole or tick == int(tick)]:
         x, _ = place(tick, low)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number(tick)}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(x_name)}</text>')
@@ -92,12 +97,13 @@ def line_chart(
 
 def _drawn(curve: Curve, places: Sequence[tuple[float, float]], x_name: str) -> list[str]:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [f'<polyline class="curve {curve.kind}" points="{path}"/>']
-    if len(places) <= _DOTS_UP_TO:
-        for (x, y), (step, value) in zip(places, curve.points, strict=True):
-            told = f"{curve.name}, {x_name} {number(step)}: {number(value)}"
-            circle = f'<circle class="dot {curve.kind}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
-            parts.append(f"{circle}<title>{escape(told)}</title></circle>")
+    parts = [f'<polyline class="curve {curve.kind}" points="{path}"/>'] if curve.joined else []
+    if curve.joined and len(places) > _DOTS_UP_TO:
+        return parts
+    for (x, y), point in zip(places, curve.points, strict=True):
+        told = curve.told.get(point, f"{curve.name}, {x_name} {number(point[0])}: {number(point[1])}")
+        circle = f'<circle class="dot {curve.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{3 if curve.joined else 4.5}">'
+        parts.append(f"{circle}<title>{escape(told)}</title></circle>")
     return parts
 
 

@@ -15,7 +15,7 @@ from oleaster.exporting.ladder import Figures
 from oleaster.reporting.answers import class_lines, confusion_matrix, examples
 from oleaster.reporting.charts import Curve, Mark, line_chart, number
 from oleaster.reporting.history import History
-from oleaster.reporting.story import Story
+from oleaster.reporting.story import MAIN, Story
 
 _WORST_CLASSES = 12
 _SPEED = {"score_seconds", "generate_seconds", "generate_speed"}
@@ -159,7 +159,8 @@ def score_bars(reports: Sequence[Report]) -> list[tuple[str, list[Bar]]]:
     if "accuracy" in names:
         names.pop("exact_match", None)  # the same figure under another name
     found = []
-    for name in [name for name in names if "f1_per_label" not in name]:
+    telling = sorted(names, key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
+    for name in [name for name in telling if "f1_per_label" not in name]:
         values = [(report.model, report.metrics[name]) for report in reports if name in report.metrics]
         if all(v.low is not None and 0 <= v.value <= 1 and v.unit in ("share", "F1") for _, v in values):
             found.append((_words(name), [_bar(model, value) for model, value in values]))

@@ -18,11 +18,12 @@ from oleaster.data.ledger import Ledger
 from oleaster.evaluation.compare import compare
 from oleaster.evaluation.intervals import Difference
 from oleaster.evaluation.report import REPORT, Report, load_report
+from oleaster.reporting.causes import Diagnosis, read_diagnosis
 from oleaster.reporting.history import History
 
 _ORDER = ("base", "tuned")
 """Evaluations in the order of the line; others (an artifact's) follow."""
-_MAIN = ("accuracy", "entity_f1", "exact_match", "chrf", "rouge_l", "token_accuracy", "loss")
+MAIN = ("accuracy", "entity_f1", "exact_match", "chrf", "rouge_l", "token_accuracy", "loss")
 """Metrics that can stand in a headline, the most telling one first."""
 
 
@@ -48,6 +49,11 @@ class Story:
     @cached_property
     def history(self) -> History:
         return History.of(self.run.log) if self.run else History(Path())
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        """Why it is not better, where that was asked."""
+        return read_diagnosis(self.run.folder) if self.run else None
 
     @cached_property
     def ledger(self) -> Ledger | None:
@@ -86,7 +92,7 @@ class Story:
         report = self.best_report
         if report is None:
             return None
-        shown = [name for name in _MAIN if name in report.metrics]
+        shown = [name for name in MAIN if name in report.metrics]
         # Nothing is ever equal to the letter where the answers are long: the next metric says more.
         return next((name for name in shown if report.metrics[name].value > 0), shown[0] if shown else None)
 

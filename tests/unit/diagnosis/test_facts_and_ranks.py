@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -9,15 +12,16 @@ import pytest
 
 from oleaster.config.load import replace
 from oleaster.config.schema import Config
+from oleaster.core.files import atomic_write_json
 from oleaster.core.run import Run
 from oleaster.diagnosis.experiments import _with_shuffled_answers
-from oleaster.diagnosis.facts import constant_answer, small_validation, template, truncation, wrong_base
-from oleaster.diagnosis.papers import Cause, Finding
+from oleaster.diagnosis.facts import constant_answer, small_validation, template, too_long, truncation, wrong_base
 from oleaster.diagnosis.subject import Subject
 from oleaster.evaluation.figures import make_report
 from oleaster.evaluation.report import Row
 from oleaster.models.tiny import make_tiny
 from oleaster.pipeline import get_ready
+from oleaster.reporting.causes import DIAGNOSIS, Cause, Diagnosis, Finding, Trial, read_diagnosis
 from oleaster.reporting.history import History
 
 
@@ -29,14 +33,12 @@ def base(tmp_path_factory) -> Path:
 @pytest.fixture
 def subject_of(base: Path, tmp_path: Path):
     def make(rows: list[dict[str, str]], predictions: tuple[str, ...] = (), **settings: object) -> Subject:
-        import json
-
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         config = replace(Config(), model_name_or_path=str(base), data_name=str(path), **settings)
         asked = [Row(f"r:{i}", "p", rows[i]["completion"], 1.0, 1, 0, 1, p, "stop") for i, p in enumerate(predictions)]
         reports = (make_report("base", asked), make_report("tuned", asked)) if asked else ()
-        return Subject(Run(tmp_path), get_ready(config), History(tmp_path / "log.jsonl"), reports)
+        return Subject(Run(tmp_path), get_ready(config), History.of(tmp_path / "log.jsonl"), reports)
 
     return make
 
@@ -70,6 +72,46 @@ def test_marks_of_a_template_are_found_and_taken_out(subject_of) -> None:
 def test_a_tokenizer_of_bytes_is_foreign_to_every_language(subject_of) -> None:
     (finding,) = wrong_base(subject_of(rows(40)))
     assert "tokens a word" in finding.evidence
+
+
+def log(path: Path, eval_losses: list[float], train_losses: list[float]) -> None:
+    from oleaster.training.reports import EvalReport
+
+    events = [
+        EvalReport(10 * i, 100, 1.0, held, trained, 50, 0.1, held == min(eval_losses[:i]))
+        for i, (held, trained) in enumerate(zip(eval_losses, train_losses, strict=True), 1)
+    ]
+    path.write_text("".join(json.dumps({"event": "eval", **asdict(event)}) + "\n" for event in events))
+
+
+@pytest.mark.parametrize(
+    ("eval_losses", "train_losses", "found"),
+    [
+        ([2.0, 1.0, 1.2, 1.6, 2.0], [2.0, 0.9, 0.5, 0.2, 0.1], True),
+        ([2.0, 1.0, 0.9, 0.85, 0.84], [2.0, 0.9, 0.5, 0.2, 0.1], False),  # it never turned
+        ([2.0, 1.0, 1.2, 1.6, 2.0], [2.0, 1.9, 2.0, 2.1, 2.2], False),  # nothing is learned by heart: it diverged
+        ([2.0, 1.0, 1.05, 1.06, 1.07], [2.0, 0.9, 0.5, 0.2, 0.1], False),  # on 20 rows that may be chance
+    ],
+)
+def test_a_validation_loss_that_turned_round_is_read_from_the_log(
+    subject_of, tmp_path: Path, eval_losses: list[float], train_losses: list[float], found: bool
+) -> None:
+    log(tmp_path / "log.jsonl", eval_losses, train_losses)
+    findings = list(too_long(subject_of(rows(200))))
+    assert bool(findings) is found
+    if found:
+        assert findings[0].changes["max_steps"] == 20
+        assert findings[0].severity == pytest.approx(0.5)
+
+
+def test_a_diagnosis_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    trial = Trial("as it was", 0.5, math.inf, 0.4, 2.0, 10, 60)
+    finding = Finding("too_long", 0.4, "seen", "do", {"max_steps": 10}, recipe=tmp_path / "1.yaml")
+    written = Diagnosis((finding, Finding("no_signal", 1.0, "seen", "look")), (trial,), ("a note",))
+    assert read_diagnosis(tmp_path) is None
+    (tmp_path / DIAGNOSIS).parent.mkdir()
+    atomic_write_json(tmp_path / DIAGNOSIS, written.to_json())
+    assert read_diagnosis(tmp_path) == written
 
 
 def test_one_answer_for_all_is_found_and_the_others_are_repeated(subject_of) -> None:

@@ -6,17 +6,19 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oleaster.config.schema import EvaluationConfig
 from oleaster.core.errors import ConfigError, DataError, NonFiniteError
-from oleaster.data.papers import Encoded, Example
+from oleaster.data.papers import Encoded, Example, Head
 from oleaster.evaluation.compare import compare
 from oleaster.evaluation.evaluate import evaluate, prompt_text
 from oleaster.evaluation.figures import find_labels, make_report
 from oleaster.evaluation.report import Report, Row, Value, load_report
+from oleaster.inference.head_predictor import HeadPredictor
 from oleaster.inference.predictor import Completion, Score
 
 
@@ -242,3 +244,26 @@ def test_further_metrics_are_reported_with_their_intervals():
     assert report.metrics["rouge_l"].value == pytest.approx(5 / 6)
     assert report.metrics["rouge_l"].high is not None
     assert make_report("again", report.rows, report.labels, ["rouge_l"]).metrics["rouge_l"] == report.metrics["rouge_l"]
+
+
+class Reader:
+    """A head's backend: the logits of a text stand in its first token's place of a table."""
+
+    context = None
+
+    def __init__(self, logits: dict[int, list[float]]) -> None:
+        self.logits = logits
+
+    def read(self, texts, places):
+        return [np.array([self.logits[text[0]]] * len(at), np.float32) for text, at in zip(texts, places, strict=True)]
+
+
+def test_a_heads_confidence_is_the_probability_of_the_label_it_chose():
+    head = Head("sequence", ("call", "pay", "stop"))
+    encoded = [Encoded((i + 1, 7, ("call", "pay", "stop").index(INTENTS[i])), (2,), 2, i) for i in range(6)]
+    logits = {i + 1: [0.0, 2.0, 0.5] for i in range(6)}  # always `pay`
+    predictor = HeadPredictor(Reader(logits), head, None, "head")
+    report = evaluate(predictor, EXAMPLES, encoded, CONFIG, labels=head.labels, metrics=["calibration"])
+    sure = math.exp(2.0) / (1 + math.exp(2.0) + math.exp(0.5))
+    assert [row.confidence for row in report.rows] == pytest.approx([sure] * 6)
+    assert report["calibration"].value == pytest.approx(sure - 2 / 6)  # two of six are `pay`

@@ -131,6 +131,12 @@ def test_leaks_and_unlike_parts(look: Callable[..., DataReport]) -> None:
     assert "labels" in getattr(found(skewed, "unlike_parts"), "message", "")
 
 
+def test_one_answer_to_everything_is_an_error(look: Callable[..., DataReport]) -> None:
+    seen = look(train=[ask(row["prompt"], "refund") for row in good_rows()])
+    assert "'refund'" in getattr(found(seen, "one_answer"), "message", "")
+    assert found(look(train=good_rows()), "one_answer") is None
+
+
 def test_augmented_rows_outside_training_are_an_error(look: Callable[..., DataReport]) -> None:
     made = ask("who payss me for the piano stool", "refund") | {"augmented_by": "typos", "augmented_from": "ab"}
     seen = look(train=good_rows(), validation=[made, ask("is the piano stool on its way", "delivery")])

@@ -42,7 +42,9 @@ def calibration(predictions: Sequence[str], references: Sequence[Reference], con
 
     Wanted before a threshold decides which answers a person looks at. Misleads with few rows, where chance alone makes
     it larger than 0 and its interval lies too high; a model that is always equally unsure can have 0 and be useless;
-    and where one meaning has many wordings, the probability of one wording is no confidence.
+    and where one meaning has many wordings, the probability of one wording is no confidence. Of answers that are held
+    to labels (`answer_with labels`) it takes the probability before they were held, which is lower. A head's confidence
+    is that of its label; of entities, that of all tags of the text together.
     """
     sure = np.clip(np.array(confidences, np.float64), 0.0, 1.0)
     right = np.array([hit(p, r) for p, r in zip(predictions, references, strict=True)], np.float64)

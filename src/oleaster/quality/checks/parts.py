@@ -27,8 +27,9 @@ FEWEST = 100
 
 @checks.register("labels")
 def labels(material: Material) -> Iterator[Finding]:
-    """Spellings of one label, rare labels, uneven labels, labels that training never sees."""
+    """One answer to everything, spellings of one label, rare labels, uneven labels, labels that training never sees."""
     if material.labels is None:
+        yield from _one_answer(material)
         return
     by_part: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for item, label in zip(material.items, material.labels, strict=True):
@@ -68,6 +69,17 @@ def labels(material: Material) -> Iterator[Finding]:
             "note",
             f"'{most}' has {n:,} training rows, '{least}' {m:,}: accuracy will hide how the rare labels fare",
             "judge by macro_f1; collect or augment rows of the rare labels",
+        )
+
+
+def _one_answer(material: Material) -> Iterator[Finding]:
+    answers = list({item.answer.strip() for item in material.items})
+    if len(material.items) > 1 and len(answers) == 1 and answers[0]:
+        yield Finding(
+            "one_answer",
+            "error",
+            f"all {len(material.items):,} rows have the answer {quoted(answers)}: a model learns to say it always",
+            "add rows with the other answers, or name the right column: --completion_field",
         )
 
 

@@ -1,7 +1,8 @@
-"""What a diagnosis hands on: trials that were made, and what they say."""
+"""Why a run is not better: the trials that a diagnosis made, and what they say. The report reads them back."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ Cause = Literal[
 """Why a model may be no better, upstream first: what stands earlier explains what stands later. A model whose answers
 were cut off also seems to need another learning rate; the reverse does not happen."""
 
+DIAGNOSIS = Path("diagnosis", "diagnosis.json")
+"""In the folder of a run."""
 _TIERS = ((0, 1, 2), (3,), (4,), (5,), (6,), (7,), (8, 9, 10, 11), (12,), (13,))
 """Positions in `Cause` that compete by their severity; a tier before comes first."""
 
@@ -91,3 +94,13 @@ class Diagnosis:
         for trial in found["trials"]:
             del trial["row_losses"]
         return found
+
+
+def read_diagnosis(run: Path) -> Diagnosis | None:
+    """What `diagnose` wrote of the run in that folder; None before."""
+    file = run / DIAGNOSIS
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text("utf-8"))
+    findings = [Finding(**{**f, "recipe": Path(f["recipe"]) if f["recipe"] else None}) for f in found["findings"]]
+    return Diagnosis(tuple(findings), tuple(Trial(**trial) for trial in found["trials"]), tuple(found["notes"]))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from oleaster.search.charts import parallel
-from oleaster.search.page import page
+from oleaster.reporting.search_charts import parallel
+from oleaster.reporting.search_page import render_search
 from oleaster.search.papers import Findings, Objective, Trial
 
 LOSS, ACCURACY = Objective("eval_loss", False, "training"), Objective("accuracy", True, "answers")
@@ -34,21 +34,26 @@ TRIALS = (
 @pytest.mark.parametrize("trials", [(), TRIALS[:1], TRIALS[2:3], TRIALS])
 def test_the_page_stands_alone_and_is_well_formed(trials: tuple[Trial, ...], objectives: tuple[Objective, ...]) -> None:
     best = tuple(t for t in trials if t.number == 1)
-    text = page(Findings(Path("runs/<s>"), objectives, trials, best, {"lora_r": 0.75, "learning_rate": 0.25}, 6))
+    text = render_search(
+        Findings(Path("runs/<s>"), objectives, trials, best, {"lora_r": 0.75, "learning_rate": 0.25}, 6)
+    )
     assert not re.search(r"(src|href)=|https?://|@import|url\(", text)
-    body = text[text.index("<body>") : text.index("<script>")] + "</body>"
-    rows = [["".join(cell.itertext()) for cell in row] for row in ET.fromstring(body).iter("tr")]
+    assert "<script" not in text
+    table = text[text.index("All trials</h2>") :]
+    table = table[table.index("<table>") : table.index("</table>") + len("</table>")]
+    rows = [["".join(cell.itertext()) for cell in row] for row in ET.fromstring(table)]
     assert [row[0] for row in rows[1:]] == [str(t.number) for t in trials]
     for chart in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ET.fromstring(chart)
         assert "nan" not in re.sub(r"<title>.*?</title>", "", chart, flags=re.DOTALL)
 
 
-def test_parallel_lines_are_darker_the_better_and_the_best_is_on_top() -> None:
+def test_parallel_lines_are_stronger_the_better_and_the_best_is_on_top() -> None:
     chart = parallel(Findings(Path("s"), (LOSS,), TRIALS, (TRIALS[1],), {}, 4))
-    order = re.findall(r'data-trial="(\d)"><polyline[^>]*stroke="(#\w+)"', chart)
-    assert [number for number, _ in order] == ["0", "3", "1"]
-    assert order[-1][1] == "#2f6b4f"
+    lines = re.findall(r'stroke-opacity="([\d.]+)" points="([^"]*)"><title>trial (\d)', chart)
+    assert [number for _, _, number in lines] == ["0", "3", "1"]
+    strengths = [float(strength) for strength, _, _ in lines]
+    assert strengths == sorted(strengths)
+    assert strengths[-1] == 1.0
     # Trial 3 has no scheduler: its line passes that axis by.
-    points = {n: len(re.search(rf'data-trial="{n}"><polyline points="([^"]*)"', chart)[1].split()) for n, _ in order}  # type: ignore[index]
-    assert points == {"0": 4, "3": 3, "1": 4}
+    assert {number: len(points.split()) for _, points, number in lines} == {"0": 4, "3": 3, "1": 4}
