@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from oleaster.config.load import load_config, save_config
+from oleaster.config.load import load_config, recipe_text
 from oleaster.config.load import replace as with_settings
-from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError
 from oleaster.core.files import atomic_write_json, atomic_write_text
 from oleaster.core.run import Run
@@ -89,11 +88,15 @@ def _with_recipe(run: Run, subject: Subject, finding: Finding, number: int) -> F
         return finding
     folder = run.folder / "diagnosis"
     name = f"{number}-{finding.cause}"
-    changes = {**finding.changes, "output_path": str(run.folder.with_name(f"{run.folder.name}-{finding.cause}"))}
+    changed = dict(finding.changes)
     if finding.rows is not None:
-        changes |= _row_settings(subject, finding.rows, folder / name)
+        changed |= _row_settings(subject, finding.rows, folder / name)
+    target = run.folder.with_name(f"{run.folder.name}-{finding.cause}")
+    recipe = with_settings(subject.config, **changed, output_path=str(target), passes=["finetune", "evaluate"])
+    what = ", ".join(f"{setting} {value}" for setting, value in changed.items() if value is not None)
     path = folder / f"{name}.yaml"
-    save_config(_changed(subject.config, changes), path)
+    text = recipe_text(recipe, again=f"oleaster run {path}")
+    atomic_write_text(path, f"# {run.folder}, changed by oleaster diagnose: {what}.\n{text}")
     return replace(finding, recipe=path)
 
 
@@ -116,7 +119,3 @@ def _row_settings(subject: Subject, rows: Sequence[object], stem: Path) -> dict[
 
 def _write_rows(path: Path, rows: Sequence[object]) -> None:
     atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
-
-
-def _changed(config: Config, changes: dict[str, object]) -> Config:
-    return with_settings(config, **changes)

@@ -127,7 +127,7 @@ def capacity(lab: Laboratory, best: Best) -> Iterator[Finding]:
         f"best of three learning rates; LoRA of rank 16 on all linear layers leaves {share:.0%}. What is trained is "
         "too small for the task.",
         "a larger lora_r, target_modules all-linear",
-        {"lora_r": 16, "target_modules": "all-linear", "learning_rate": 1e-3},
+        {**room, "learning_rate": 1e-3},
     )
 
 
