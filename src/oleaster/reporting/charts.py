@@ -140,6 +140,14 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min 13 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def _drawable(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     good = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if len(good) <= MOST_POINTS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from oleaster.core.artifact import Artifact
 from oleaster.evaluation.report import Report, Value
 from oleaster.exporting.ladder import Figures
 from oleaster.reporting.answers import class_lines, confusion_matrix, examples
-from oleaster.reporting.charts import Curve, Mark, line_chart, number
+from oleaster.reporting.charts import Curve, Mark, duration, line_chart, number
 from oleaster.reporting.history import History
 from oleaster.reporting.story import MAIN, Story
 
@@ -117,8 +117,7 @@ def tiles(story: Story) -> list[Tile]:
     if summary:
         share = summary["trained_parameters"] / max(1, summary["parameters"])
         trained = f"{number(summary['trained_parameters'])} of {number(summary['parameters'])} numbers trained"
-        took = str(timedelta(seconds=round(summary["seconds"])))
-        found.append(Tile("training time", took, f"{trained} ({share:.1%})"))
+        found.append(Tile("training time", duration(summary["seconds"]), f"{trained} ({share:.1%})"))
     for artifact in story.artifacts[:1]:
         held = "answers like the trained model" if _holds(artifact) else "lost more than was allowed"
         found.append(Tile(f"shipped in {artifact.precision}", f"{artifact.size_mb:,.0f} MB", held))
@@ -202,7 +201,7 @@ def costs(story: Story) -> list[tuple[str, str]]:
     summary, history = story.summary, story.history
     found: list[tuple[str, str]] = []
     if summary:
-        found.append(("wall time", str(timedelta(seconds=round(summary["seconds"])))))
+        found.append(("wall time", duration(summary["seconds"])))
     if cpu := history.cpu_seconds():
         found.append(("processor time", f"{cpu / 3600:.2f} core-hours, validations not counted"))
     if history.steps:

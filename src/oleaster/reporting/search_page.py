@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
-from oleaster.reporting.charts import number
+from oleaster.reporting.charts import duration, number
 from oleaster.reporting.page import Chart, Tile, template
 from oleaster.reporting.search_charts import UNITS, course, history, parallel, pareto
 from oleaster.search.papers import Findings, Trial, rounded
@@ -16,6 +15,7 @@ def render_search(findings: Findings) -> str:
     return template("search.html.jinja").render(
         findings=findings,
         title=findings.folder.resolve().name,
+        best=[(name, rounded(value)) for name, value in findings.best[0].settings.items()] if findings.best else [],
         headline=_headline(findings),
         tiles=list(_tiles(findings)),
         importance=[(name, share, share / max(findings.importance.values())) for name, share in _by_share(findings)],
@@ -48,7 +48,7 @@ def _tiles(findings: Findings) -> Iterator[Tile]:
     states = [f"{findings.count(state)} {state}" for state in ("pruned", "failed", "running") if findings.count(state)]
     yield Tile("complete trials", f"{findings.count('complete')} of {findings.wanted}", ", ".join(states))
     seconds = sum(trial.seconds for trial in findings.trials)
-    yield Tile("training in all", str(timedelta(seconds=round(seconds))), "hours:minutes:seconds, all trials together")
+    yield Tile("training in all", duration(seconds), "all trials together")
 
 
 def _charts(findings: Findings) -> Iterator[Chart]:

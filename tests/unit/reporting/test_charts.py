@@ -16,6 +16,7 @@ from oleaster.reporting.charts import (
     WIDTH,
     Curve,
     Mark,
+    duration,
     line_chart,
     linear_ticks,
     log_ticks,
@@ -82,3 +83,18 @@ def test_log_ticks_are_powers_of_ten_where_those_are_enough() -> None:
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_duration_has_two_units_at_most():
+    assert [duration(s) for s in (0.4, 59.6, 433, 7500)] == ["0 s", "1 min 0 s", "7 min 13 s", "2 h 5 min"]
+
+
+def test_dots_without_a_line_tell_what_they_are():
+    svg = line_chart("x", "", [Curve("a", ((0, 1.0), (1, 2.0)), joined=False, told={(1, 2.0): "trial 1 <b>"})])
+    assert "polyline" not in svg
+    assert re.findall("<title>(.*?)</title>", svg) == ["a, step 0: 1", "trial 1 &lt;b&gt;"]
+
+
+def test_between_two_steps_there_is_no_tick():
+    svg = line_chart("x", "", [Curve("a", ((1, 1.0), (2, 2.0)))])
+    assert re.findall(r'text-anchor="middle">([^<]*)<', svg) == ["1", "2"]
