@@ -119,8 +119,8 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
 def _rank(trial: Trial, objective: Objective, among: Sequence[Trial]) -> float:
     """0 for the worst, 1 for the best, by place: one very bad trial must not make all others look the same."""
     value = trial.values[objective.name]
-    worse = sum(objective.better(value, other.values[objective.name]) for other in among)
-    return worse / max(1, len(among) - 1)
+    better = sum(objective.better(other.values[objective.name], value) for other in among)
+    return 1 - better / max(1, len(among) - 1)
 
 
 def _dots(name: str, points: Sequence[tuple[float, float, Trial]], kind: str = "first") -> Curve:

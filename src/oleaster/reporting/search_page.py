@@ -9,6 +9,8 @@ from oleaster.reporting.page import Chart, Tile, template
 from oleaster.reporting.search_charts import UNITS, course, history, parallel, pareto
 from oleaster.search.papers import Findings, Trial, rounded
 
+_WORDS = {"eval_loss": "validation loss", "train_seconds": "training time", "size_mb": "size", "latency_ms": "latency"}
+
 
 def render_search(findings: Findings) -> str:
     """The whole page."""
@@ -57,7 +59,7 @@ def _charts(findings: Findings) -> Iterator[Chart]:
     yield Chart(f"History: {_words(first.name)} by trial", history(findings), legend)
     if len(findings.objectives) > 1:
         second = findings.objectives[1]
-        legend = (("first", "beaten in both"), ("second", "beaten by none"))
+        legend = (("first", "beaten by another"), ("second", "beaten by none"))
         yield Chart(f"{_words(first.name)} against {_words(second.name)}", pareto(findings), legend)
     legend = (("faint", "a trial"), ("second", "the best one"))
     yield Chart("Validation loss on the way", course(findings), legend)
@@ -84,6 +86,4 @@ def _figure(name: str, value: float) -> str:
 
 
 def _words(name: str) -> str:
-    return {"eval_loss": "validation loss", "train_seconds": "training time", "size_mb": "size"}.get(
-        name, name.replace("_", " ")
-    )
+    return _WORDS.get(name, name.replace("_", " "))
