@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from oleaster.config.flags import ALIASES, Flag, config_flags, sections
+from oleaster.config.places import found_from
 from oleaster.config.recipe import Recipe, read_recipe, write_recipe
 from oleaster.config.rules import ALWAYS, Rule, broken_rules
 from oleaster.config.schema import Config
@@ -77,6 +78,7 @@ def read_config(
     read = Recipe()
     for path in [recipe] if isinstance(recipe, Path) else recipe or ():
         over = read_recipe(path)
+        over.values = found_from(path, over.values)
         _make_way(read, over.values)
         read.lay_over(over)
     problems: list[tuple[str, UserError]] = [("", problem) for problem in read.problems]

@@ -51,7 +51,8 @@ def read_file(path: Path) -> Rows:
 
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist either"
+        inside = "" if path.is_absolute() else f" in {Path.cwd()}"
+        return f"the folder {path.parent} does not exist{inside} either"
     return near_names(path.name, [p.name for p in path.parent.iterdir() if p.suffix.lower() in READERS])
 
 
