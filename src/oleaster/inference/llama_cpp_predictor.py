@@ -78,6 +78,7 @@ class LlamaCppTokenizer:
     """llama.cpp's own tokenizer and the template in the file: what a deployment would use."""
 
     def __init__(self, backend: LlamaCppBackend) -> None:
+        self._backend = backend  # whose end is the end of the vocabulary
         self._library, self._vocabulary = backend.library, backend.vocabulary
         template = self._library.llama_model_chat_template(backend.model, None)
         self._template = template.decode("utf-8") if template else None

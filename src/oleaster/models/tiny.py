@@ -49,6 +49,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 32},
     "phi3": {"tie_word_embeddings": False, "sliding_window": None},
+    "gemma": {},
     "gemma2": {"sliding_window": WINDOW, "query_pre_attn_scalar": 16, "head_dim": 32},
     "gemma3_text": {
         "num_hidden_layers": 3,

@@ -1,4 +1,4 @@
-"""What the gguf package leaves to us: blocks of calibrated codes, rope scaling, tokenizers, and who is refused."""
+"""What the gguf package leaves to us: blocks of calibrated codes, rope scaling, windows, and who is refused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from oleaster.core.errors import ModelError
-from oleaster.exporting.gguf_file import ENGLISH, REST, check_model, llama3_factors, pack_codes, read_words
+from oleaster.exporting.gguf_file import check_model, llama3_factors, pack_codes, write_gguf
 from oleaster.exporting.quantize import Format, round_to_nearest
-from oleaster.models.tiny import make_tiny
+from oleaster.models.tiny import WINDOW, make_tiny
 
 WEIGHT = np.random.default_rng(0).normal(size=(6, 128)).astype(np.float32)
 
@@ -56,72 +56,28 @@ def test_llama3_factors_are_those_of_transformers() -> None:
     assert llama3_factors({**config.to_dict(), "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}) is None
 
 
-def split_into(regex: str) -> dict[str, Any]:
-    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    spelling = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    return {"type": "Sequence", "pretokenizers": [split, spelling]}
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    return make_tiny("llama", tmp_path / "tiny")
-
-
-def write_tokenizer(folder: Path, pre_tokenizer: dict[str, Any], **model: Any) -> Path:
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text("utf-8"))
-    tokenizer["pre_tokenizer"] = pre_tokenizer
-    tokenizer["model"]["vocab"]["Ġa"] = 260
-    tokenizer["model"] |= {"merges": [["Ġ", "a"]], **model}
-    path.write_text(json.dumps(tokenizer), "utf-8")
-    return folder
-
-
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-DIGITS = {"type": "Digits", "individual_digits": True}
-
-
 @pytest.mark.parametrize(
-    ("pre_tokenizer", "model", "name"),
+    ("family", "changed", "said"),
     [
-        (BYTES, {}, "gpt-2"),
-        ({"type": "Sequence", "pretokenizers": [DIGITS, BYTES]}, {}, "smollm"),
-        (split_into(ENGLISH + r"\p{N}{1,3}" + REST), {"ignore_merges": True}, "llama-bpe"),
-        (split_into(ENGLISH + r"\p{N}" + REST), {}, "qwen2"),
+        ("gpt2", {}, "cannot be written as GGUF"),
+        ("gemma2", {}, "queries are scaled by 16, not by the head size 32"),
+        ("gemma3_text", {}, "each 6th looks at a window"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "'dynamic'"),
     ],
 )
-def test_the_way_words_are_split_has_a_name(
-    tiny: Path, pre_tokenizer: dict[str, Any], model: dict[str, Any], name: str
-) -> None:
-    words = read_words(write_tokenizer(tiny, pre_tokenizer, **model))
-    assert words.split == name
-    assert words.merges == ["Ġ a"]
-    assert len(words.tokens) == 260
-    assert set(words.special) == {0, 1, 2, 3}
-    assert (words.stop, words.begins) == (2, None)
-
-
-@pytest.mark.parametrize(
-    ("pre_tokenizer", "model", "said"),
-    [
-        (split_into(r"\w+"), {}, "splits words in a way not known"),
-        (split_into(ENGLISH + r"\p{N}{1,3}" + REST), {}, "splits words in a way not known"),  # llama.cpp skips merges
-        (BYTES, {"byte_fallback": True}, "not byte-level BPE"),
-        (BYTES, {"merges": []}, "not byte-level BPE"),
-    ],
-)
-def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(
-    tiny: Path, pre_tokenizer: dict[str, Any], model: dict[str, Any], said: str
+def test_a_family_that_llama_cpp_would_read_otherwise_is_refused(
+    family: str, changed: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=said):
-        read_words(write_tokenizer(tiny, pre_tokenizer, **model))
+        check_model(make_tiny(family, tmp_path / family, **changed))
 
 
-@pytest.mark.parametrize(
-    ("family", "said"),
-    [("gemma2", "cannot be written as GGUF"), ("mistral", "without its attention window of 8")],
-)
-def test_a_family_that_llama_cpp_would_read_otherwise_is_refused(family: str, said: str, tmp_path: Path) -> None:
-    folder = write_tokenizer(make_tiny(family, tmp_path / family), BYTES)
-    with pytest.raises(ModelError, match=said):
-        check_model(folder)
+def test_where_llama_cpp_has_no_window_the_context_ends_with_it(tmp_path: Path) -> None:
+    tokenizer = make_tiny("mistral", tmp_path / "tiny") / "tokenizer.json"
+    words = json.loads(tokenizer.read_text("utf-8"))
+    words["pre_tokenizer"]["use_regex"] = True
+    words["model"]["vocab"]["Ġa"], words["model"]["merges"] = 260, [["Ġ", "a"]]
+    tokenizer.write_text(json.dumps(words), "utf-8")
+    write_gguf(tokenizer.parent, tmp_path / "model.gguf", "fp16")
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    assert fields["llama.context_length"].contents() == WINDOW

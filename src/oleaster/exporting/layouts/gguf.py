@@ -16,6 +16,7 @@ from oleaster.core.errors import MissingExtraError
 from oleaster.exporting.calibrate import Grades, calibrate
 from oleaster.exporting.genai_files import make_contract
 from oleaster.exporting.gguf_file import BLOCK, check_model, llama3_factors, write_gguf
+from oleaster.exporting.gguf_words import read_words
 from oleaster.exporting.ladder import Rung
 from oleaster.exporting.layouts.layout import Material
 from oleaster.exporting.lessons import Lesson, Linear, Piece
@@ -28,6 +29,8 @@ from oleaster.models.tokenizer import load_tokenizer
 
 GRADES = Grades(Format(4, BLOCK, asymmetric=True), Format(8, BLOCK), low_bits=5.0, high_bits=8.5)
 """Q4_1 and Q8_0"""
+READ_BY_TRANSFORMERS = ("LLAMA", "QWEN2", "QWEN3")
+"""Families that the ladder can hold to torch without llama.cpp."""
 
 
 class Gguf:
@@ -38,10 +41,11 @@ class Gguf:
 
     def check(self, model_folder: Path) -> None:
         """Refuse a family or tokenizer that llama.cpp would read otherwise, and what only llama.cpp could check."""
-        check_model(model_folder)
+        family = check_model(model_folder)
         config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
-        if llama3_factors(config) is not None and not llama_cpp_is_there():
-            found = "transformers does not read this model's rope scaling from GGUF, so llama.cpp has to compare it"
+        plain = family in READ_BY_TRANSFORMERS and llama3_factors(config) is None
+        if not llama_cpp_is_there() and (not plain or read_words(model_folder).scores):
+            found = "transformers does not read this model from GGUF as it is, so llama.cpp has to compare it"
             raise MissingExtraError(found, where=str(model_folder), remedy="pip install llama-cpp-python")
 
     def prepare(self, material: Material) -> None:
