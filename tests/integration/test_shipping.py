@@ -142,6 +142,26 @@ def test_an_artifact_answers_and_is_scored_without_torch(
     assert report["metrics"]["loss"]["value"] == pytest.approx(torch["metrics"]["loss"]["value"], rel=1e-4)
 
 
+@pytest.mark.parametrize("form", ["labels", "json"])
+def test_answers_are_held_to_a_form_as_in_torch(
+    form: str, program: Program, exact: Export, trained: Path, tmp_path: Path
+) -> None:
+    told = ("--answer_with", form, "--max_new_tokens=24")
+    program("evaluate", exact.folder, *told, "-o", tmp_path / "onnx", cwd=tmp_path)
+    program("evaluate", trained, *told, "--dtype=float32", "--base=false", "-o", tmp_path / "torch", cwd=tmp_path)
+    onnx, torch = (predicted(tmp_path / place) for place in ("onnx/artifact", "torch/tuned"))
+    assert onnx == torch
+    if form == "labels":
+        assert set(onnx) <= {tone for _, tone in PHRASES}
+    else:
+        assert all(answer.startswith("{") for answer in onnx)
+
+
+def predicted(folder: Path) -> list[str]:
+    lines = (folder / "predictions.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line)["prediction"] for line in lines]
+
+
 def test_an_export_that_loses_too_much_ends_with_3_and_leaves_the_last_good_one(
     program: Program, trained: Path, exact: Export, tmp_path: Path
 ) -> None:

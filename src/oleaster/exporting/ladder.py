@@ -10,7 +10,7 @@ its name and the likely cause.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import eq
 from typing import Any, Literal, Protocol
@@ -38,6 +38,14 @@ CAUSES = {
 }
 
 
+class Decoder(Protocol):
+    """The part of a tokenizer that turns answers into text."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of `token_ids` without special tokens."""
+        ...
+
+
 class Model(Protocol):
     """What a rung needs; `inference.OnnxPredictor` and `rungs.TorchModel` have it."""
 
@@ -52,6 +60,11 @@ class Model(Protocol):
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling = ...) -> list[Completion]:
         """See `inference.predictor.Predictor.generate`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Decoder:
+        """Its own."""
         ...
 
 
@@ -112,8 +125,8 @@ class Figures:
 class Ladder:
     """Measures rungs one after another; the first one is the reference.
 
-    Logits are compared on every rung but `runtime`, which runs the file of the rung below; answers are generated on
-    `torch`, `quantised` and `runtime`.
+    Logits are compared on every rung but `runtime`, which runs the file of the rung below; `torch`, `quantised` and
+    `runtime` answer. On the first two an answer is generated only where the logits have not told it already.
 
     Args:
         rows: held-out rows; their prompts are answered, their targets' logits compared.
@@ -128,6 +141,7 @@ class Ladder:
         self._expected, self._scored = references, references is not None
         self._sampling = Sampling(max_new_tokens=max_new_tokens)
         self._compared = _within_budget(rows)
+        """Numbers of the rows whose logits are compared."""
         self._logits: list[np.ndarray] = []
         self._first: Figures | None = None
         self._known: tuple[tuple[str, tuple[int, ...]], dict[tuple[int, ...], Completion]] = (("", ()), {})
@@ -141,27 +155,50 @@ class Ladder:
         exact = rung.kind in ("merged", "onnx-fp32")
         compared = self._compared[:EXACT_ROWS] if exact else self._compared
         figures = Figures(rung.name, rows=len(compared) if exact else len(self.rows))
+        told: dict[int, Completion] = {}
         if rung.kind != "runtime":
-            logits = list(model.target_logits([(row.input_ids, row.targets) for row in compared]))
+            asked = [self.rows[i] for i in compared]
+            logits = list(model.target_logits([(row.input_ids, row.targets) for row in asked]))
             self._logits = self._logits or logits
             figures = replace(figures, **_distance(logits, self._logits[: len(logits)]))
+            told = self._told(model, dict(zip(compared, logits, strict=True)))
         prompts = [row.prompt_ids for row in self.rows]
         if rung.encode is not None:
             own = [tuple(rung.encode(model, i)) for i in range(len(prompts))]
             figures = replace(figures, same_ids=sum(map(eq, own, prompts)) / len(prompts))
             prompts = own
         if not exact:
-            figures = replace(figures, **self._answers(self._asked(rung, model, prompts)))
+            figures = replace(figures, **self._answers(self._asked(rung, model, prompts, told)))
         self._first = self._first or figures
         return replace(figures, fault=_fault(rung, figures, self._first, self.limits, self._scored))
 
-    def _asked(self, rung: Rung, model: Model, prompts: Sequence[Sequence[int]]) -> list[Completion]:
-        """The model's answers. What the rung below was asked with the same ids, and answered with the same weights and
-        stop ids, is asked again only for `EXACT_ROWS` rows, unless one of these comes out otherwise."""
+    def _told(self, model: Model, logits: Mapping[int, np.ndarray]) -> dict[int, Completion]:
+        """Greedy answers that logits give away: where each target of a row is the likeliest token, the targets."""
+        told = {}
+        for i, found in logits.items():
+            row = self.rows[i]
+            ids = row.input_ids[row.prompt_length :]
+            whole = row.targets == tuple(range(row.prompt_length, len(row.input_ids)))
+            ends = [place for place, token in enumerate(ids) if token in model.stop_ids]
+            short = len(ids) <= self._sampling.max_new_tokens
+            if whole and short and ends == [len(ids) - 1] and (found.argmax(-1) == ids).all():
+                told[i] = Completion(ids[:-1], model.tokenizer.decode(ids[:-1]), "stop")
+        return told
+
+    def _asked(
+        self, rung: Rung, model: Model, prompts: Sequence[Sequence[int]], told: Mapping[int, Completion]
+    ) -> list[Completion]:
+        """The model's answers.
+
+        Those that its logits told are not asked again. What the rung below was asked with the same ids, and answered
+        with the same weights and stop ids, is asked again only for `EXACT_ROWS` rows, unless one of these comes out
+        otherwise.
+        """
         key = (rung.weights, tuple(sorted(model.stop_ids)))
         known = self._known[1] if rung.weights and self._known[0] == key else {}
-        places = [i for i, ids in enumerate(prompts) if i < EXACT_ROWS or tuple(ids) not in known]
-        fresh = dict(zip(places, model.generate([prompts[i] for i in places], self._sampling), strict=True))
+        fresh = dict(told)
+        unsure = [i for i, ids in enumerate(prompts) if i not in told and (i < EXACT_ROWS or tuple(ids) not in known)]
+        fresh |= zip(unsure, model.generate([prompts[i] for i in unsure], self._sampling), strict=True)
         rest = [i for i in range(len(prompts)) if i not in fresh]
         if any(known.get(tuple(prompts[i]), answer) != answer for i, answer in fresh.items()):
             fresh |= zip(rest, model.generate([prompts[i] for i in rest], self._sampling), strict=True)
@@ -185,16 +222,16 @@ def require(figures: Figures) -> None:
         raise FidelityError(f"rung '{figures.rung}': {figures.fault}")
 
 
-def _within_budget(rows: Sequence[Encoded]) -> list[Encoded]:
-    """The first rows with targets, until `POSITIONS` targets are reached; at least one."""
-    kept: list[Encoded] = []
+def _within_budget(rows: Sequence[Encoded]) -> list[int]:
+    """Numbers of the first rows with targets, until `POSITIONS` targets are reached; at least one."""
+    kept: list[int] = []
     positions = 0
-    for row in rows:
+    for number, row in enumerate(rows):
         positions += len(row.targets)
         if kept and positions > POSITIONS:
             break
         if row.targets:
-            kept.append(row)
+            kept.append(number)
     return kept
 
 

@@ -81,6 +81,10 @@ class HubTokenizer:
         """Ids of `text`, special tokens in it recognised, none added."""
         return self._tokenizer.encode(text, add_special_tokens=False)
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of `token_ids` without special tokens."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=True)
+
     def render(self, messages: list[dict[str, str]]) -> str:
         """The chat template applied to `messages`, with the opening of the answer."""
         return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

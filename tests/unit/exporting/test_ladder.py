@@ -28,6 +28,13 @@ class Fake:
     stop_ids: tuple[int, ...] = (2,)
     asked: list[int] = field(default_factory=list)
 
+    @property
+    def tokenizer(self) -> Fake:
+        return self
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return " ".join(map(str, token_ids))
+
     def target_logits(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         return [self.logits] * len(rows)
 
@@ -121,6 +128,17 @@ def test_what_the_rung_below_answered_is_asked_again_in_part(
     assert model.asked == asked
     assert figures.same_ids == 1
     assert figures.exact_match == (1 if right == 40 else 35 / 40)  # 20 of 25 and all 15 of the second call
+
+
+def test_what_the_logits_tell_is_not_asked() -> None:
+    """Two of four rows: in one the answer is not the likeliest, one does not end with a stop id."""
+    rows = [Encoded((1, i, 3, 4 + (i == 1), 2 + (i == 2)), (3, 4), 3, i) for i in range(4)]
+    likely = np.zeros((2, 11), np.float32)
+    likely[0, 4] = likely[1, 2] = 1.0
+    model = Fake(likely, right=2)
+    figures = Ladder(rows, ["4", "yes", "yes", "4"], Limits()).measure(Rung("torch", "torch", lambda: model))
+    assert model.asked == [2]
+    assert figures.exact_match == figures.natural_stop == 1
 
 
 def test_a_model_that_does_not_load_is_its_rungs_fault() -> None:
