@@ -16,9 +16,10 @@ from oleaster.core.errors import ConfigError
 from oleaster.methods import get_method, trainable_parameters
 from oleaster.models.load import load_weights
 from oleaster.models.tiny import make_tiny
-from oleaster.training.checkpoint import Checkpoints
+from oleaster.training.checkpoint import Best, Checkpoints
+from oleaster.training.driving import Outcome
 from oleaster.training.loop import train
-from oleaster.training.reports import Event, Notice
+from oleaster.training.reports import EvalReport, Event, Notice, Sink
 
 CLOCK = {
     *("seconds", "preparing_seconds", "cpu_percent", "machine_cpu_percent"),
@@ -54,13 +55,20 @@ def tiny(tmp_path_factory) -> Path:
     return make_tiny("llama", tmp_path_factory.mktemp("tiny"))
 
 
-def run(tiny: Path, folder: Path, config: Config, until: int | None = None) -> tuple[dict, list[Event]]:
-    """Train as `pipeline.finetune` does; at the first report of step `until` or later the current is cut."""
+def trained(tiny: Path, folder: Path, config: Config, sink: Sink) -> tuple[dict[str, torch.Tensor], Outcome]:
+    """Train as `pipeline.finetune` does. Returns: the weights at the end, and what the loop says of them."""
     model: Any = load_weights(tiny, torch.float32)[0]
     get_method(config.method).attach(model.hub_model, config.seed)
     model.gradient_checkpointing = config.training.gradient_checkpointing
     model.neftune_noise_alpha = config.training.neftune_noise_alpha
     parameters = trainable_parameters(model)
+    checkpoints = Checkpoints(folder, config.watch.save_total_limit)
+    outcome = train(model, parameters, ROWS, HELD_OUT, config, checkpoints, settings={"a": 1}, sinks=lambda _: [sink])
+    return {name: p.detach().clone() for name, p in parameters.items()}, outcome
+
+
+def run(tiny: Path, folder: Path, config: Config, until: int | None = None) -> tuple[dict, list[Event]]:
+    """Weights and reports of a training; at the first report of step `until` or later the current is cut."""
     seen: list[Event] = []
 
     def sink(event: Event) -> None:
@@ -68,12 +76,11 @@ def run(tiny: Path, folder: Path, config: Config, until: int | None = None) -> t
             raise PowerCutError
         seen.append(event)
 
-    checkpoints = Checkpoints(folder, config.watch.save_total_limit)
     try:
-        train(model, parameters, ROWS, HELD_OUT, config, checkpoints, settings={"a": 1}, sinks=lambda _: [sink])
+        return trained(tiny, folder, config, sink)[0], seen
     except PowerCutError:
         assert until is not None
-    return {name: p.detach().clone() for name, p in parameters.items()}, seen
+        return {}, seen
 
 
 def lines(events: list[Event], up_to: int = STEPS) -> list[dict[str, Any]]:
@@ -108,6 +115,26 @@ def test_cut_again_and_again(tiny, tmp_path):
         log = [line for line in log if line["step"] <= step] + lines(after)
     assert log == lines(events)
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_the_weights_of_the_best_validation_or_of_the_last_step(tiny, tmp_path):
+    """Rows of chance cannot be learned: validation gets worse while training gets better."""
+    config = replace(CONFIG, learning_rate=0.03, load_best_model_at_end=False)
+    reports: list[Event] = []
+    last, outcome = trained(tiny, tmp_path, config, reports.append)
+    losses = {event.step: event.eval_loss for event in reports if isinstance(event, EvalReport)}
+    best_step = min(losses, key=lambda step: losses[step])
+    assert best_step < STEPS
+    assert outcome.best == Best(losses[STEPS], STEPS)
+    again, resumed = trained(tiny, tmp_path, replace(config, resume=True), reports.append)
+    assert resumed.best == outcome.best
+    best, outcome = trained(tiny, tmp_path, replace(config, resume=True, load_best_model_at_end=True), reports.append)
+    assert outcome.best == Best(losses[best_step], best_step)
+    state, _ = Checkpoints(tmp_path).best()
+    assert state is not None
+    assert all(torch.equal(last[name], again[name]) for name in last)
+    assert all(torch.equal(state.tensors[name], best[name]) for name in best)
+    assert not all(torch.equal(last[name], best[name]) for name in best)
 
 
 def test_another_seed_would_be_seen(tiny, tmp_path):

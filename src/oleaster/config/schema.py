@@ -194,6 +194,8 @@ class WatchConfig(Section):
     """Stop after this many validations without a better loss (0 = never)."""
     early_stopping_threshold: NonNegativeFloat = 0.0
     """Smallest fall of the validation loss that counts as better."""
+    load_best_model_at_end: bool = True
+    """The result has the weights of the lowest validation loss; false: the last ones."""
     report_to: Annotated[list[Literal["tensorboard", "mlflow", "none"]], BeforeValidator(split_commas)] = ["none"]
     """Further sinks beside the JSON lines."""
     logging_dir: Path | None = None

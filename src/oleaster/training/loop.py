@@ -103,7 +103,7 @@ def training(
     loss: Loss | None = None,
     cluster: Cluster | None = None,
 ) -> Training:
-    """Train `parameters` of `model` on `rows`; at the end they hold the best validated weights.
+    """Train `parameters` of `model` on `rows`; at the end they hold the best validated weights (or the last, if asked).
 
     A generator: before each optimiser step it asks for the gradient of the step's batches, and goes on when it is
     there. `train` drives one to its end; `driving.drive_together` several that stand on one base.
@@ -198,11 +198,15 @@ def training(
             raise KeyboardInterrupt
     if stopping.should_stop:
         emit(stopping.notice(progress.step))
-    _use_best(progress.best, checkpoints, parameters, emit)
+    result = progress.best
+    if config.watch.load_best_model_at_end:
+        _use_best(result, checkpoints, parameters, emit)
+    elif result is not None:  # the last step was validated, whatever ended the training
+        result = Best(stopping.last_loss, progress.step)
     return Outcome(
         steps=progress.step,
         total_steps=plan.total_steps,
-        best=progress.best,
+        best=result,
         last_loss=progress.since_eval.mean if progress.since_eval.targets else progress.overall.mean,
         target_tokens=progress.overall.targets,
         input_tokens=progress.overall.inputs,

@@ -29,10 +29,12 @@ class EarlyStopping:
     """The loss that the next fall is measured from; small falls add up until they count."""
     failures: int = 0
     """Validations since a fall that counted."""
+    last_loss: float = math.nan
+    """That of the newest validation."""
 
     def update(self, loss: float, step: int) -> bool:
         """Take in one validation. Returns: is it the lowest so far? A NaN never is."""
-        is_best = loss < self.best_loss
+        self.last_loss, is_best = loss, loss < self.best_loss
         if is_best:
             self.best_loss, self.best_step = loss, step
         # At first the reference is infinite, and so would be the difference: any finite loss counts.
@@ -52,7 +54,7 @@ class EarlyStopping:
             step,
             "early_stop",
             f"Stopped at step {step}: the last {self.failures} validations brought no better loss than "
-            f"{self.best_loss:.4f} of step {self.best_step}, whose weights are kept.",
+            f"{self.best_loss:.4f} of step {self.best_step}.",
         )
 
 
