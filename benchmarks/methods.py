@@ -63,8 +63,8 @@ TASKS: dict[str, tuple[str, str, Settings]] = {
 TASK_SETTINGS: Settings = {"per_device_train_batch_size": 8, "validation_fraction": 0.0, "save_steps": 10_000}
 PLANS: tuple[Settings, ...] = (
     {"per_device_train_batch_size": 8},
+    {"method": "qlora", "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     {"method": "full", "per_device_train_batch_size": 4},
-    {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
     {"per_device_train_batch_size": 32, "gradient_checkpointing": True},
     {"per_device_train_batch_size": 8, "dtype": "float32"},
     {"per_device_train_batch_size": 8, "dtype": "bfloat16", "lora_r": 64},
@@ -74,8 +74,20 @@ PLANS: tuple[Settings, ...] = (
     {"per_device_train_batch_size": 8, "optim": "adafactor", "target_modules": "q_proj,v_proj"},
 )
 """What `plan` is tried on; the first two in the quick form."""
-PLAN_SETTINGS: Settings = {"max_steps": 16, "eval_steps": 8, "save_steps": 10_000, "logging_steps": 4}
-LEARN_STEPS = 4
+PLAN_SETTINGS: Settings = {"max_steps": 20, "eval_steps": 10, "save_steps": 10_000}
+PLAN_SETTINGS_QUICK: Settings = {**PLAN_SETTINGS, "max_steps": 8, "eval_steps": 4, "max_samples": 96}
+LEARN_SETTINGS: Settings = {
+    "max_samples": 8,
+    "max_steps": 3,
+    "logging_steps": 1,
+    "warmup_steps": 0,
+    "lr_scheduler_type": "constant",
+}
+CHEAPER: dict[str, Settings] = {
+    "full": {"optim": "adafactor"},  # a checkpoint with AdamW's state is two gigabytes
+    "loha": {"target_modules": "q_proj,v_proj"},  # their products have the size of the weights
+    "lokr": {"target_modules": "q_proj,v_proj"},
+}
 
 
 def main() -> None:
@@ -105,7 +117,10 @@ def main() -> None:
 
 def summary(model: str, folder: Path, quick: bool) -> Figures:
     """The figures of the JSON line."""
-    errors = list(plan_errors(model, folder, PLANS[:2] if quick else PLANS))
+    plans = (
+        [{**PLAN_SETTINGS_QUICK, **own} for own in PLANS[:2]] if quick else [{**PLAN_SETTINGS, **own} for own in PLANS]
+    )
+    errors = list(plan_errors(model, folder, plans))
     learned = alone("learn", {"model": model})
     for name, (before, after) in learned.items():
         print(f"{name:<16}{before:>8.3f} -> {after:.3f}")
@@ -126,7 +141,7 @@ def plan_errors(model: str, folder: Path, plans: Sequence[Settings]) -> Iterator
     """(memory, time): relative errors of each configuration."""
     print(f"{'configuration':<72}{'foretold':>18}{'measured':>18}")
     for number, own in enumerate(plans):
-        settings = {**PLAN_SETTINGS, **own, "model": model, "data_files": [str(letters(folder))]}
+        settings = {**own, "model": model, "data_files": [str(letters(folder))]}
         said = alone("plan", settings)
         found = alone("train", {**settings, "output_path": str(folder / f"plan{number}")})
         shutil.rmtree(folder / f"plan{number}")
@@ -139,7 +154,7 @@ def letters(folder: Path) -> Path:
     path = folder / "letters.jsonl"
     sentences = [f"My order {i} from {i % 28 + 1} May has not come and nobody answers the telephone." for i in range(9)]
     rows = [
-        {"prompt": " ".join(sentences[: 1 + (i * i) % 9]), "completion": ("late", "lost", "broken")[i % 3]}
+        {"prompt": " ".join(sentences[: 1 + (i * i) % 7]), "completion": ("late", "lost", "broken")[i % 3]}
         for i in range(400)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -152,7 +167,9 @@ def cost(figures: Figures) -> str:
 
 def words(settings: Settings) -> str:
     short = {"per_device_train_batch_size": "batch", "gradient_accumulation_steps": "accumulated"}
-    return ", ".join(f"{short.get(name, name)} {value}" for name, value in settings.items())
+    return ", ".join(
+        f"{short.get(name, name)} {settings[name]}" for name in settings if name not in PLAN_SETTINGS_QUICK
+    )
 
 
 # -- the table ------------------------------------------------------------------------------------------------------
@@ -265,11 +282,10 @@ def learn(settings: Settings) -> Figures:
 
     shelf, found = Shelf(), {}
     with tempfile.TemporaryDirectory() as folder:
-        plain = recipe(Path(folder), settings["model"], 0, 8, LEARN_STEPS)
-        plain = replace(plain, max_samples=8, logging_steps=1, warmup_steps=0, lr_scheduler_type="constant")
+        plain = replace(recipe(Path(folder), settings["model"], 0, 8, 1), **LEARN_SETTINGS)
         for name in method_types():
             began = time.perf_counter()
-            config = replace(plain, method=name, output_path=Path(folder) / name)
+            config = replace(plain, method=name, output_path=Path(folder) / name, **CHEAPER.get(name, {}))
             run = finetune(config, shelf=shelf)
             found[name] = [round(losses(config)[i], 4) for i in (0, -1)]
             print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr)

@@ -21,7 +21,7 @@ from oleaster.config.methods import LowRank
 from oleaster.core.errors import ConfigError, ModelError, collect
 from oleaster.methods.adapter_files import CONFIG, AdapterFiles, read_adapter, write_adapter
 from oleaster.methods.lora_layer import LoraLinear, is_transposed, plain_update, weight_of
-from oleaster.methods.lora_start import begin
+from oleaster.methods.lora_start import bad_start, begin
 from oleaster.methods.targets import (
     ALL_LINEAR,
     EMBEDDINGS,
@@ -118,11 +118,12 @@ class Lora:
         targets = find_targets(model, self.target_modules)
         if self.target_modules == ALL_LINEAR:
             targets = [path for path in targets if not _inside(path, saved)]
-        collect([*_bad_targets(model, targets, saved), *_bad_saved(model, saved)])
+        layers = {path: model.get_submodule(path) for path in targets}
+        starts = [e for path, layer in layers.items() for e in bad_start(path, layer, self.init, self.rank_of(path))]
+        collect([*_bad_targets(model, targets, saved), *_bad_saved(model, saved), *starts])
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
-        for path in targets:
-            base = model.get_submodule(path)
+        for path, base in layers.items():
             layer = LoraLinear(base, self.rank_of(path), self.scaling_of(path), self.dropout, generator)
             begin(layer, self.init, generator)
             model.set_submodule(path, layer.train(base.training))

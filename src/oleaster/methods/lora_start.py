@@ -6,10 +6,14 @@ frozen weight, so that the model still begins as the base; what is learned is th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
-from oleaster.methods.lora_layer import LoraLinear, Start, weight_of
+from oleaster.config.methods import ZERO_STARTS
+from oleaster.core.errors import ConfigError
+from oleaster.methods.lora_layer import LoraLinear, Start, is_transposed, shape_of, weight_of
 from oleaster.models.nf4 import round_to_nf4
 
 SVD_PASSES = 16
@@ -30,15 +34,16 @@ def begin(layer: LoraLinear, how: str, generator: torch.Generator) -> None:
     if how == "gaussian":
         nn.init.normal_(layer.lora_A, std=1 / rank, generator=generator)
         return
-    parameter = weight_of(layer.base)
-    transposed = not isinstance(layer.base, nn.Linear)
-    weight = (parameter.detach().T if transposed else parameter.detach()).float()
+    stored = weight_of(layer.base)
+    wide = stored.detach().float()
+    target = wide - round_to_nf4(wide) if how == "loftq" else wide
+    transposed = is_transposed(layer.base)
+    target = target.T if transposed else target  # [out, in]
     if how == "olora":
-        q, r = torch.linalg.qr(weight)
+        q, r = torch.linalg.qr(target)
         a, b = r[:rank], q[:, :rank]
     else:
-        of = weight - round_to_nf4(weight) if how == "loftq" else weight
-        u, s, v = _largest(of, rank, generator if how == "pissa_niter_16" else None)
+        u, s, v = _largest(target, rank, generator if how == "pissa_niter_16" else None)
         root = (s / layer.scaling).sqrt()
         a, b = root[:, None] * v.T, u * root
     layer.start = Start(a.contiguous().clone(), b.contiguous().clone())
@@ -46,9 +51,17 @@ def begin(layer: LoraLinear, how: str, generator: torch.Generator) -> None:
         layer.lora_A.copy_(a)
         layer.lora_B.copy_(b)
     if how != "loftq":
-        rest = weight - layer.delta()
+        rest = target - layer.delta()
         # a new parameter: the numbers of a base that others share stay
-        layer.base.weight = nn.Parameter((rest.T if transposed else rest).to(parameter.dtype), requires_grad=False)
+        layer.base.weight = nn.Parameter((rest.T if transposed else rest).to(stored.dtype), requires_grad=False)
+
+
+def bad_start(path: str, base: nn.Module, how: str, rank: int) -> Iterator[ConfigError]:
+    """A problem when the layer at `path` has fewer rows or columns than the update that is to begin as a part of it."""
+    least = min(shape_of(base))
+    if how not in ZERO_STARTS and rank > least:
+        message = f"'{path}' has {least} rows or columns, fewer than an update of rank {rank} that begins as {how}"
+        yield ConfigError(message, where="lora_r", remedy=f"at most {least}, or --init_lora_weights true")
 
 
 def _largest(weight: torch.Tensor, rank: int, generator: torch.Generator | None) -> tuple[torch.Tensor, ...]:

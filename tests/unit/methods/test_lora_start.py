@@ -97,13 +97,23 @@ def test_what_is_saved_is_a_plain_lora_of_the_hubs_weight(start, family, rslora,
     torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_loftq_begins_nearer_to_the_full_base_than_rounding_alone(folders):
-    whole, model = plain(folders["llama"]), plain(folders["llama"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_loftq_begins_nearer_to_the_full_base_than_rounding_alone(family, folders):
+    whole, model = plain(folders[family]), plain(folders[family])
     method_of("loftq", "qlora").attach(model, seed=0)
     for path, layer in attached(model).items():
         weight = whole.get_submodule(path).weight
         held = layer.base.numbers(torch.float32) + layer.delta()
+        held = held.T if family == "gpt2" else held
         assert (weight - held).norm() < 0.95 * (weight - round_to_nf4(weight)).norm()
+
+
+def test_a_rank_above_the_layers_is_refused_before_anything_changes(folders):
+    model = plain(folders["llama"])
+    with pytest.raises(ConfigError, match=r"k_proj' has 32 rows(?s:.*)at most 32"):
+        method_of("pissa", lora_r=40).attach(model, seed=0)
+    assert not attached(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_start_survives_a_bfloat16_base(folders):
