@@ -9,6 +9,7 @@ from oleaster.data.papers import Encoded
 from oleaster.methods import count, get_method
 from oleaster.models.folder import ModelFolder
 from oleaster.models.load import load_weights
+from oleaster.models.loaded import BaseNeeds
 from oleaster.models.memory import estimate, kept_per_token
 from oleaster.models.sanity import read_shapes
 from oleaster.models.tiny import make_tiny
@@ -79,3 +80,13 @@ def test_training_all_of_it_counts_the_weights_once():
     memory = estimate(config, shapes, trained=1010, tokens=1, longest=1, weight_bytes=2)
     assert (memory.weights, memory.trained) == (0, 16 * 1010)
     assert memory.total == memory.trained + memory.activations + memory.logits + memory.runtime
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "qwen3"])
+def test_a_base_in_4_bits_weighs_what_the_arithmetic_says(family, tmp_path):
+    folder = make_tiny(family, tmp_path)
+    model = load_weights(folder, torch.bfloat16, needs=BaseNeeds(nf4=True))[0]
+    held = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
+    config, shapes = ModelFolder("", folder, "").config(), read_shapes(folder)[0]
+    memory = estimate(config, shapes, trained=0, tokens=1, longest=1, weight_bytes=2, nf4=True)
+    assert memory.weights == pytest.approx(sum(held.values()), rel=0.01)

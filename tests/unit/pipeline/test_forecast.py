@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from oleaster.config.load import load_config
 from oleaster.data.papers import Example
-from oleaster.pipeline.forecast import Choice, Forecast, tokens_per_word
+from oleaster.models.tiny import make_tiny
+from oleaster.pipeline.forecast import Choice, Forecast, forecast, tokens_per_word
 
 
 def found(method: str = "lora", rows: int = 2000, peak: float = 1000.0, free: float = 4000.0, **other: Any) -> Forecast:
@@ -48,3 +52,24 @@ def test_words_are_those_of_the_rows_not_of_templates() -> None:
     text = Example("a:2", text_parts=(("one more", False), ("\n", True)))
     assert tokens_per_word(letters, [chat, text]) == pytest.approx((8 + 1 + 7) / 5)
     assert tokens_per_word(letters, []) == 0.0
+
+
+CHOICES = [{"prompt": f"phrase {i} is {tone}", "completion": tone} for i in range(12) for tone in ("calm", "cross")]
+PAIRS = [{"sentence1": f"a cat {i}", "sentence2": f"the cat {i}", "score": i % 6} for i in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [
+        (CHOICES, {"task": "classification", "head": "sequence"}),
+        (PAIRS, {"task": "embedding"}),
+        (CHOICES, {"loss": "focal", "method": "adapter"}),
+    ],
+)
+def test_it_runs_the_steps_that_the_training_will_run(rows, settings, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = {"model": str(make_tiny("llama", tmp_path / "tiny")), "data_files": [str(data)], "num_threads": 1}
+    figures = forecast(load_config(None, {**given, "per_device_train_batch_size": 4, "max_steps": 6, **settings}))
+    assert figures.total_seconds > figures.step_seconds * 6 > 0
+    assert figures.load_mb <= figures.step_mb <= figures.validation_mb
