@@ -233,6 +233,13 @@ def test_what_cannot_be_translated_is_an_error_with_line_and_remedy(
     assert [word for word in words if not any(word in problem for problem in problems)] == []
 
 
+def test_the_task_of_the_model_decides_what_answers(load, read) -> None:
+    config = changed("input_model/task", "text-classification")
+    assert (load(config).task.type, load(config).task.head) == ("classification", "sequence")
+    config["data_configs"][0]["pre_process_data_config"]["task"] = "token-classification"
+    assert any("'extraction' contradicts 'classification'" in problem for problem in said(read(config)))
+
+
 def test_a_quantiser_in_front_of_the_export_is_one_with_it(load) -> None:
     passes = {"q": {"type": "Gptq", "bits": 4}, "b": {"type": "ModelBuilder"}}
     config = load({"input_model": {"type": "HfModel", "model_path": "M"}, "passes": passes})
@@ -284,12 +291,32 @@ def test_lists_of_values_in_a_pass_are_searched(load, read) -> None:
         "learning_rate": {"type": "choice", "values": ["0.0001", "0.001"]},
     }
     strategy = found.search_strategy
+    assert strategy.objectives == ["perplexity"]
     assert (strategy.type, strategy.num_trials, strategy.budget_minutes, found.seed) == ("tpe", 6, 10.0, 1)
     assert found.method.target_modules == ["q_proj", "v_proj"]
     config["engine"]["search_strategy"] |= {"sampler": "anneal", "output_model_num": 3}
     problems = said(read(config))
     assert any("there is no sampler 'anneal'" in problem for problem in problems)
     assert any("the best trial is kept" in problem for problem in problems)
+
+
+def test_what_olive_evaluates_is_what_its_search_is_for(load) -> None:
+    config = changed("passes/f/r", [4, 8])
+    config["engine"]["search_strategy"] = {"execution_order": "pass-by-pass", "sampler": "sequential", "max_samples": 0}
+    config["evaluators"]["common"]["metrics"] = [
+        {"name": "size", "type": "size_on_disk", "sub_types": [{"name": "bytes"}]},
+        {"name": "speed", "type": "latency", "sub_types": [{"name": "avg", "priority": 2}]},
+        {"name": "right", "type": "accuracy", "sub_types": [{"name": "accuracy_score", "priority": 1}]},
+    ]
+    strategy = load(config).search_strategy
+    assert strategy.objectives == ["accuracy", "latency_ms", "size_mb"]
+    assert (strategy.type, strategy.num_trials) == ("grid", None)
+
+
+def test_every_combination_is_for_a_grid(read) -> None:
+    config = changed("passes/f/r", [4, 8])
+    config["engine"]["search_strategy"] = {"execution_order": "joint", "sampler": "tpe", "max_samples": 0}
+    assert any("only a grid tries" in problem for problem in said(read(config)))
 
 
 def test_the_tutorials_search_is_ours(load) -> None:

@@ -90,13 +90,15 @@ def translate(path: Path, entries: Sequence[tuple[yaml.Node, yaml.Node]], recipe
     read_machines(top)
     evaluated = read_evaluators(top, steps.evaluators)
     base = engine.take("evaluate_input_model")
-    if evaluated and steps.steps:
+    if evaluated is not None and steps.steps:
         settings = {"base": base.text.lower()} if base else {}
         recipe.values["passes"] = [*steps.written(), {"evaluate": settings} if settings else "evaluate"]
     for word in ("search_strategy", "search_space"):
         found = top.take(word)
         if found is not None:
             read_search(word, found, top, steps.searched)
+    if evaluated and "search_space" in recipe.values:
+        recipe.values.setdefault("objectives", evaluated)
     if name := top.take("workflow_id"):
         top.enter("task_name", name)
     top.close((*WORDS, *NAMES), remedies())

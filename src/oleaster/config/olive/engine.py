@@ -28,6 +28,8 @@ ENGINE = (
 )
 """Keys that Olive takes at the top level and under `engine:` alike."""
 
+_LAST = 1000
+"""Where measures without a priority come."""
 _ANY_LEVEL = tuple(map(str, range(5)))
 _KEPT = "each step's work is kept in its folder, and taken again when nothing has changed: leave it out"
 _WORDS: Words = {
@@ -49,12 +51,18 @@ _REMEDIES = {
     "azureml_client": "leave it out; oleaster submit --azureml makes the job, and names its workspace",
 }
 _MEASURED = {
-    "accuracy": ("accuracy_score", "f1_score", "perplexity", "exact_match"),
-    "latency": ("avg",),
-    "throughput": ("avg",),
-    "size_on_disk": ("bytes",),
+    "accuracy": {
+        "accuracy_score": "accuracy",
+        "f1_score": "macro_f1",
+        "perplexity": "perplexity",
+        "exact_match": "exact_match",
+    },
+    "latency": {"avg": "latency_ms"},
+    "throughput": {"avg": "latency_ms"},
+    "size_on_disk": {"bytes": "size_mb"},
 }
-"""Olive's metric type -> sub types that every evaluation (of an export: its manifest) says anyway."""
+"""Olive's metric type -> sub types that every evaluation (of an export: its manifest) says anyway -> what a search
+calls them."""
 
 
 def read_engine(top: Block) -> Block:
@@ -111,8 +119,11 @@ def _read_accelerator(block: Block) -> None:
     block.close(("device", "execution_providers"))
 
 
-def read_evaluators(top: Block, named: list[Found]) -> bool:
-    """Is anything to be evaluated? `evaluators`, the engine's `evaluator` and those of passes."""
+def read_evaluators(top: Block, named: list[Found]) -> list[str] | None:
+    """What is to be measured, the most important first; None: nothing is evaluated.
+
+    It is said by `evaluators`, the engine's `evaluator` and those of passes.
+    """
     found = top.take("evaluators")
     known = Block(top.recipe, top.path, "evaluators", found.node) if found else None
     blocks = {name: known.block(name) for name in known.left()} if known else {}
@@ -123,22 +134,25 @@ def read_evaluators(top: Block, named: list[Found]) -> bool:
             blocks[one.where] = Block(top.recipe, top.path, "evaluator", one.node)
         elif one.text not in blocks:
             top.problem(one.where, f"there is no evaluator '{one.text}'", f"evaluators: {', '.join(blocks) or 'none'}")
-    for block in blocks.values():
-        _read_evaluator(block)
-    return bool(named)
+    measured = [each for block in blocks.values() for each in _read_evaluator(block)]
+    return list(dict.fromkeys(name for _, name in sorted(measured))) if named else None
 
 
-def _read_evaluator(block: Block) -> None:
+def _read_evaluator(block: Block) -> list[tuple[int, str]]:
+    """(Olive's priority, measure) for each metric."""
+    measured: list[tuple[int, str]] = []
     block.take("name")
     metrics = block.take("metrics")
     if metrics is not None and isinstance(metrics.node, yaml.SequenceNode):
         for node in metrics.node.value:
-            _read_metric(Block(block.recipe, block.path, f"{block.place}.metrics", node))
+            measured += _read_metric(Block(block.recipe, block.path, f"{block.place}.metrics", node))
     own = "a metric of your own is a function in a file that plugins: names (docs/evaluation.md)"
     block.close(("metrics",), {"user_script": own, "type": own, "script_dir": own})
+    return measured
 
 
-def _read_metric(block: Block) -> None:
+def _read_metric(block: Block) -> list[tuple[int, str]]:
+    measured: list[tuple[int, str]] = []
     block.take("name")
     kind = block.take("type")
     known = _MEASURED.get(kind.text.lower()) if kind else None
@@ -152,13 +166,26 @@ def _read_metric(block: Block) -> None:
             name = sub.take("name")
             if name is not None and known is not None and name.text.lower() not in known:
                 sub.problem(name.where, f"'{name.text}' is not measured", f"of this type: {', '.join(known)}")
-            sub.words({"priority": Given(("1", "2", "3", "4", "5", "-1"), "a number")})
+            priority = sub.take("priority")
+            if name is not None and known is not None and name.text.lower() in known:
+                measured.append((_place(sub, priority), known[name.text.lower()]))
             sub.close(("name", "priority"), {"goal": "max_drop in section export says what may be lost"})
     if rows := block.take("data_config"):
         block.note(
             f"{rows.where}: the rows that training held out are asked; evaluate: {{data_files: ...}} asks others"
         )
     block.close(("name", "type", "sub_types"), {"user_config": "leave it out"})
+    return measured
+
+
+def _place(block: Block, priority: Found | None) -> int:
+    """How early a measure comes: Olive's priority, of which 1 is the highest and -1 is none."""
+    if priority is None or priority.text == "-1":
+        return _LAST
+    if not priority.text.isdigit():
+        block.problem(priority.where, f"'{priority.text}' is no priority", "1 (the most important), 2, ...")
+        return _LAST
+    return int(priority.text)
 
 
 def remedies() -> dict[str, str]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from oleaster.config.olive.block import Block, Given, Same, Words
 
 KINDS = ("hfmodel", "pytorchmodel")
-TASKS = ("text-generation", "text-generation-with-past")
+TASKS: dict[str, dict[str, str]] = {
+    "text-generation": {},
+    "text-generation-with-past": {},
+    "summarization": {"task": "summarization"},
+    "translation": {"task": "translation"},
+    "text-classification": {"task": "classification", "head": "sequence"},
+    "token-classification": {"task": "extraction", "head": "token"},
+    "feature-extraction": {"task": "embedding"},
+    "sentence-similarity": {"task": "embedding"},
+}
+"""Task in the words of the hub -> our settings."""
 
 _AS_WE_DO = "leave it out: the model is loaded and exported in the way that was tested"
 _WORDS: Words = {
     "model_path": Same("model_name_or_path"),
     "model_name": Same("model_name_or_path"),
-    "task": Given(TASKS, "generating models are what is adapted here: text-generation"),
     "generative": Given(("true", "false"), _AS_WE_DO),
     "model_file_format": Given(("pytorch.entiremodel",), _AS_WE_DO),
 }
@@ -49,10 +58,23 @@ def read_model(block: Block) -> None:
     block.flat("config")
     old = block.block("hf_config")  # Olive before 0.7
     for part in (block, old):
+        read_task(part)
         part.words(_WORDS)
         for name in ("load_kwargs", "from_pretrained_args"):
             loading = part.block(name).flat("extra_args")
             loading.words(_LOADING)
             loading.close(_LOADING, _REMEDIES)
     old.close(_WORDS, _REMEDIES)
-    block.close((*_WORDS, "load_kwargs"), _REMEDIES)
+    block.close((*_WORDS, "task", "load_kwargs"), _REMEDIES)
+
+
+def read_task(block: Block) -> None:
+    """What the model is to do, which decides what answers."""
+    found = block.take("task")
+    if found is None:
+        return
+    settings = TASKS.get(found.text.lower())
+    if settings is None:
+        block.problem(found.where, f"'{found.text}' cannot be had here", f"one of {', '.join(TASKS)}")
+    for name, value in (settings or {}).items():
+        block.enter(name, found, value)

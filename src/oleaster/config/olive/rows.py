@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import yaml
 
 from oleaster.config.olive.block import Block, Found, Given, Same, Words
+from oleaster.config.olive.model import read_task
 from oleaster.core.errors import near_names
 
 CONTAINERS = ("huggingfacecontainer", "datacontainer")
@@ -28,12 +29,10 @@ _PREPARING: Words = {
     "drop_short_sequences": Given(("false",), "leave it out: short rows are learned like all others"),
     "add_special_tokens": Given(("true",), "leave it out: every answer ends with the model's stop token"),
     "processing_batch_size": Given(("1", "1024"), "leave it out"),
-    "task": Given(("text-generation", "text-generation-with-past"), "leave it out"),
 }
 _LOADING: Words = {
     "type": Given(("huggingface_dataset",), "rows come from files and the hub: leave it out"),
     "trust_remote_code": Given(("false",), "data sets that bring code cannot be loaded; download the rows"),
-    "task": Given(("text-generation", "text-generation-with-past"), "leave it out"),
 }
 _REMEDIES = {
     "user_script": _NO_CODE,
@@ -89,6 +88,7 @@ def _read(name: str, block: Block) -> Rows:
         block.problem(kind.where, f"a {kind.text} holds no rows to learn from", remedy)
     loading = block.block("load_dataset_config").flat("params")
     places = (_data_set(loading), loading.take("data_files"), loading.take("split"))
+    read_task(loading)
     loading.words(_LOADING)
     loading.close(("data_name", "data_files", "split", "subset"), _REMEDIES)
     for part in ("post_process_data_config", "dataloader_config"):
@@ -139,6 +139,7 @@ def hold_to(rows: Rows, training: Rows | None) -> None:
 def _prepare(block: Block) -> None:
     """How rows become text; of validation rows it may not differ from the training rows'."""
     preparing = block.block("pre_process_data_config").flat("params")
+    read_task(preparing)
     preparing.words(_PREPARING)
     _columns(preparing)
     preparing.close(_KNOWN, _REMEDIES)

@@ -23,10 +23,9 @@ SEARCH_WORDS = (
 """What only Olive's `search_strategy` says; the tutorial's form is ours."""
 
 _WORDS: Words = {
-    "max_samples": Same("num_trials"),
     "max_iter": Same("num_trials"),
     "num_trials": Same("num_trials"),
-    "execution_order": Given(("joint",), "settings of all passes are searched together: joint"),
+    "execution_order": Given(("joint", "pass-by-pass"), "joint; one pass is searched here, so both are the same"),
     "output_model_num": Given(("1",), "the best trial is kept; the report names the others"),
     "stop_when_goals_met": Given(("false",), "budget_minutes or num_trials ends a search"),
     "include_pass_params": Given(("true",), "leave it out"),
@@ -76,8 +75,18 @@ def read_search(word: str, found: Found, top: Block, searched: Searched) -> None
     if limit := block.take("max_time"):
         minutes = float(limit.text) / 60 if limit.text.isdigit() else limit.text
         block.enter("budget_minutes", limit, str(minutes))
+    if count := block.take("max_samples"):
+        _read_count(block, count, exhaustive=block.recipe.values.get("search_strategy") == "grid")
     block.words(_WORDS)
-    block.close((*_WORDS, "sampler", "seed", "max_time"), dict.fromkeys(block.left(), _REMEDY))
+    block.close((*_WORDS, "max_samples", "sampler", "seed", "max_time"), dict.fromkeys(block.left(), _REMEDY))
+
+
+def _read_count(block: Block, count: Found, exhaustive: bool) -> None:
+    """How many trials; 0 asks for every combination, which is what a grid tries by itself."""
+    if count.text != "0":
+        block.enter("num_trials", count)
+    elif not exhaustive:
+        block.problem(count.where, "0 means every combination, which only a grid tries", "sampler: sequential")
 
 
 def enter_space(searched: Searched, top: Block) -> None:
