@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from oleaster.core.run import Run
 from oleaster.models.tiny import make_tiny
@@ -65,6 +68,25 @@ def test_two_processes_give_the_losses_of_one(words: list[str], tmp_path: Path) 
     one, two = events(tmp_path / "one"), events(tmp_path / "two")
     assert_same_training(one, two, within=1e-5)
     assert len({e["loss"] for e in one if e["event"] == "step"}) == 8
+
+
+def test_a_base_divided_over_two_processes_gives_the_losses_of_one(words: list[str], tmp_path: Path) -> None:
+    more = [*words, "--max_steps", "8", "--per_device_eval_batch_size", "2"]
+    for name, start, flags in (("one", [], ["8"]), ("two", launcher(), ["4", "--fsdp", "full_shard"])):
+        command = [sys.executable, *start, *more, "-o", str(tmp_path / name), "--per_device_train_batch_size", *flags]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_training(events(tmp_path / "one"), events(tmp_path / "two"), within=2e-5)
+    notes = [event["text"] for event in Run(tmp_path / "two").read_log() if "processes holds" in event.get("text", "")]
+    whole, held = (float(number.replace(",", "")) for number in re.findall(r"([\d.,]+) MB", notes[0]))
+    assert held < 0.7 * whole
+    adapters = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
+    for name, tensor in adapters[0].items():
+        torch.testing.assert_close(adapters[1][name], tensor, atol=1e-4, rtol=1e-3)
+    asked = [sys.executable, *words[:3], "--fsdp", "full_shard", *words[3:], "-o", str(tmp_path / "alone")]
+    refused = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "one process has nobody to share the base with" in refused.stderr
 
 
 def test_a_killed_process_and_the_same_command_again(words: list[str], tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def read_config(
     config, wrong = _build(read.values, read.where)
     problems += wrong.items()
     # A rule about a setting that is wrong already would only confuse: the rules saw its default.
-    problems += [(name, problem) for name, problem in broken_rules(config, rules, read.where) if name not in wrong]
+    # One that misses something altogether (no name) may miss what a word that was not understood is for.
+    silent = {*wrong, *([""] if read.problems else [])}
+    problems += [(name, problem) for name, problem in broken_rules(config, rules, read.where) if name not in silent]
     return ReadConfig(config, sorted(problems, key=_by_line), read.where)
 
 
@@ -237,11 +239,17 @@ def _wrong_value(flag: Flag, value: object, detail: Mapping[str, object], where:
     if value is None:
         return ConfigError("a value is missing", where=where, remedy=f"write {flag.default} (the default) or another")
     if wanted:
-        return ConfigError(f"{shown} is {wanted}", where=where, remedy=flag.help)
+        return ConfigError(f"{shown} is {wanted}", where=where, remedy=_meaning(flag))
     if kind == "value_error":  # a validator of our own, which says all of it
-        return ConfigError(str(detail["msg"]).removeprefix("Value error, "), where=where, remedy=flag.help)
+        return ConfigError(str(detail["msg"]).removeprefix("Value error, "), where=where, remedy=_meaning(flag))
     message = str(detail["msg"]).replace("Input should", "must", 1)
-    return ConfigError(f"{shown} {message}", where=where, remedy=flag.help)
+    return ConfigError(f"{shown} {message}", where=where, remedy=_meaning(flag))
+
+
+def _meaning(flag: Flag) -> str:
+    """What a setting is for, where it was given something that it cannot be."""
+    default = "" if flag.default in (None, []) else f" Default: {str(flag.default).lower()}."
+    return f"what {flag.name} means: {flag.help}{default}"
 
 
 def _choice(flag: Flag, found: str) -> str | None:

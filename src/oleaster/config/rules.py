@@ -117,6 +117,14 @@ def method_fits(config: Config) -> Iterator[Problem]:
         yield Problem("gradient_checkpointing", message, remedy)
 
 
+def only_a_frozen_base_is_divided(config: Config) -> Iterator[Problem]:
+    """What is trained stays whole in each process."""
+    if config.training.fsdp != "none" and config.method.type == "full":
+        yield Problem("fsdp", "only a frozen base is divided, and full trains all of it", "--method lora")
+    if config.training.fsdp != "none" and head_of(config) != "text":
+        yield Problem("fsdp", "a model with a head is not divided", "leave it out, or --head text")
+
+
 def steps_make_sense(config: Config) -> Iterator[Problem]:
     """There is at least one step, and the warm-up ends before training does."""
     steps, warmup = config.training.max_steps, config.training.warmup_steps
@@ -262,6 +270,7 @@ def space_is_sound(config: Config) -> Iterator[Problem]:
 ALWAYS: tuple[Rule, ...] = (
     precision_fits,
     method_fits,
+    only_a_frozen_base_is_divided,
     steps_make_sense,
     templates_agree,
     data_is_named,

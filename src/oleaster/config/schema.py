@@ -171,6 +171,8 @@ class TrainingConfig(Section):
     """Mixed precision with float16 (GPU only)."""
     bf16: bool = False
     """Base weights and activations in bfloat16; the same as --dtype bfloat16."""
+    fsdp: Literal["none", "full_shard"] = "none"
+    """full_shard = the processes of a torchrun share the layers of the frozen base, each holds a part (FSDP2)."""
     dataloader_num_workers: NonNegativeInt = 0
     """Accepted for old recipes: rows are encoded once before training, there is no loader to feed."""
     num_threads: PositiveInt | None = None

@@ -101,6 +101,11 @@ class Batch:
         held = {name: getattr(self, name) for name in names}
         return replace(self, **{name: tensor.to(device) for name, tensor in held.items() if tensor is not None})
 
+    def without_targets(self) -> Batch:
+        """The same forward pass, of which nothing is learned or counted."""
+        none = torch.empty(0, dtype=torch.int64)
+        return replace(self, target_sources=none, target_ids=none, target_rows=none)
+
     @cached_property
     def buckets(self) -> tuple[Bucket, ...]:
         """The rows in as few blocks as keep padding small; the prefix, if any, is a block of its own, first."""

@@ -103,7 +103,7 @@ _DECODER = JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 def _reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, JSONDecodeError):
-        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     if isinstance(error, RecursionError):
         return "the row is nested too deeply"
     return str(error)

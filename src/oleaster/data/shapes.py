@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -100,7 +100,8 @@ def _by_settings(config: DataConfig) -> DataConfig:
     if foreign:
         raise ConfigError(f"--data_format {shape} has no use for {', '.join(foreign)}", remedy="leave one of them out")
     if len(hints) > 1:
-        raise ConfigError(f"{' and '.join(hints.values())} contradict each other", remedy="leave one of them out")
+        message = f"what a row looks like is said twice: {' and '.join(hints.values())}"
+        raise ConfigError(message, remedy="leave one of them out")
     if shape == "template" and not hints:
         raise ConfigError(
             "--data_format template needs --text_template", remedy="add --text_template '{input}\\n{output}'"
@@ -195,9 +196,17 @@ def missing_everywhere(rows: Rows, required: tuple[str, ...]) -> list[DataError]
     missing = [name for name in required if name not in columns]
     if not missing or not rows.rows:
         return []
-    near = "; ".join(f"'{name}': {near_names(name, columns)}" for name in missing)
+    near = "; ".join(_column_like(name, columns) for name in missing)
     message = f"no row has the columns {{{', '.join(missing)}}}; the rows have {{{', '.join(sorted(columns))}}}"
     return [DataError(message, where=rows.places[0].rpartition(":")[0] or rows.places[0], remedy=near)]
+
+
+def _column_like(name: str, columns: Collection[str]) -> str:
+    """What to write for a column that is not there."""
+    advice = near_names(name, columns)
+    if not advice.startswith("did you mean"):
+        advice = f"name one of {', '.join(sorted(columns))}"
+    return f"'{name}': {advice}"
 
 
 def _shape(config: DataConfig, rows: Rows) -> Shape:

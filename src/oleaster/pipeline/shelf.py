@@ -139,7 +139,7 @@ class Shelf:
         from oleaster.models.joint import share_base
 
         labelled = ready.head is not None and ready.head.kind != "embedding"
-        if needs.trained or labelled:  # a head of labels is trained whole
+        if needs.trained or labelled or config.training.fsdp != "none":  # a head of labels is trained whole
             yield load_base(config, ready.base, ready.tokenizer, device, needs, ready.head)
             return
         key = f"{_key(config, _NOT_THE_BASE)} {config.training.bf16} {needs} {device}"

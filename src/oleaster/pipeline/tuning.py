@@ -16,7 +16,7 @@ from oleaster.pipeline.shelf import Ready, Shelf, get_ready
 
 if TYPE_CHECKING:
     from oleaster.methods import Method
-    from oleaster.models.loaded import LoadedModel
+    from oleaster.models.loaded import BaseNeeds, LoadedModel
     from oleaster.training.cluster import Cluster
     from oleaster.training.driving import Answer, Demand
     from oleaster.training.losses import Loss
@@ -92,10 +92,13 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
         checkpoints = Checkpoints(run.checkpoints, config.watch.save_total_limit)
         method = get_method(config.method)
         measured = _as_begun(config, checkpoints)
-        base = shelf.base(measured, ready, cluster.device, method.needs)
+        base = shelf.base(measured, ready, cluster.device, _needs(config, method, cluster))
         loaded, why_dtype = lent.enter_context(base)
         model: Any = loaded.model
         loss = set_up(model, method, ready, measured, cluster)
+        notes = [*ready.notes, *_speed_notes(loaded, why_dtype), *_export_notes(config, method)]
+        if config.training.fsdp != "none":
+            notes.append(_divided(model, cluster))
         opened: list[Any] = []
 
         def all_sinks(resumed_step: int | None) -> list[Sink]:
@@ -103,7 +106,7 @@ def tuning(config: Config, sinks: Sequence[Sink], shelf: Shelf) -> Generator[Dem
                 return []
             opened.extend(build_sinks(config.watch, run, resumed_step, leaf_values(config)))
             everyone = [*sinks, *opened]
-            for text in (*ready.notes, *_speed_notes(loaded, why_dtype), *_export_notes(config, method)):
+            for text in notes:
                 for sink in everyone:
                     sink(Notice(resumed_step or 0, "note", text))
             return everyone
@@ -153,6 +156,31 @@ def _claimed(folder: Path, recipe: str, resume: bool, cluster: Cluster) -> Itera
     else:
         cluster.wait()
         yield Run(folder)
+
+
+def _needs(config: Config, method: Method, cluster: Cluster) -> BaseNeeds:
+    """How the base must be read for this method, divided over the processes or not.
+
+    Raises: ConfigError when it is to be divided and there is one process.
+    """
+    from dataclasses import replace
+
+    from oleaster.training.sharding import WHY_GENERIC
+
+    if config.training.fsdp == "none":
+        return method.needs
+    if cluster.size == 1:
+        remedy = "torchrun --nproc_per_node 2 -m oleaster finetune ..., or leave it out"
+        raise ConfigError("one process has nobody to share the base with", where="fsdp", remedy=remedy)
+    return replace(method.needs, generic=WHY_GENERIC)
+
+
+def _divided(model: Any, cluster: Cluster) -> str:
+    """Divide the base; says what came of it."""
+    from oleaster.training.sharding import shard
+
+    held, whole = shard(model, cluster)
+    return f"of {whole / 1e6:,.1f} MB of weights each of {cluster.size} processes holds {held / 1e6:,.1f} MB"
 
 
 def _as_begun(config: Config, checkpoints: Any) -> Config:

@@ -137,6 +137,8 @@ def training(
     watchers: dict[str, Any] = {"early_stopping": stopping, **of_evals, **of_steps}
     progress, meter = _Progress(), ResourceMeter()
 
+    idle = pack(rows[:1]).without_targets() if config.training.fsdp != "none" else None
+
     state, notices = checkpoints.latest(settings) if config.training.resume else (None, ())
     emit = _broadcast(sinks(state.step if state else None), cluster)
     for notice in notices:
@@ -172,7 +174,7 @@ def training(
         group = rows_of_step(rows, config, plan, progress.step, cluster)
         progress.preparing += time.perf_counter() - choosing
         torch.manual_seed(seed_of_step(config.seed, progress.step, cluster.rank))
-        norm, stop = yield from _step(model, parameters, group, loss, config, progress, cluster, save, places)
+        norm, stop = yield from _step(model, parameters, group, loss, config, progress, cluster, save, places, idle)
         rate = float(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
@@ -188,7 +190,7 @@ def training(
         is_best = False
         if plan.eval_steps and (progress.step % plan.eval_steps == 0 or last):
             paused = time.perf_counter()
-            report, is_best = _validate(model, validation, loss, config, progress, plan, cluster, stopping)
+            report, is_best = _validate(model, validation, loss, config, progress, plan, cluster, stopping, idle)
             emit(report)
             _tell(of_evals.values(), report, emit)
             logged += time.perf_counter() - paused
@@ -220,13 +222,17 @@ train = drive(training)
 
 def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[list[Encoded]], loss: Loss,
           config: Config, progress: _Progress, cluster: Cluster, save: Callable[[], None],
-          places: Sequence[str]) -> Generator[Demand, Answer, tuple[float, bool]]:  # fmt: skip
-    """Get the gradient of one optimiser step and clip it. Returns its norm before clipping, and the wish to stop."""
+          places: Sequence[str], idle: Batch | None) -> Generator[Demand, Answer, tuple[float, bool]]:  # fmt: skip
+    """Get the gradient of one optimiser step and clip it. Returns its norm before clipping, and the wish to stop.
+
+    `idle`: computed where this process has no rows but others have, as processes that share a base go in step.
+    """
     packing = time.perf_counter()
     batches = [pack(part) for part in group if part]
     progress.preparing += time.perf_counter() - packing
     count = cluster.sum(sum(batch.units for batch in batches))
-    total, stop = yield Demand(model, batches, count, loss)
+    waiting = [idle] * (len(group) - len(batches)) if idle is not None else []
+    total, stop = yield Demand(model, [*batches, *waiting], count, loss)
     cluster.sum_gradients(parameters.values())
     norm = float(nn.utils.clip_grad_norm_(parameters.values(), config.training.max_grad_norm or math.inf))
     value = cluster.sum(total)
@@ -243,26 +249,29 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
 
 
 def validation_loss(
-    model: nn.Module, rows: Sequence[Encoded], loss: Loss, batch_size: int, cluster: Cluster
+    model: nn.Module, rows: Sequence[Encoded], loss: Loss, batch_size: int, cluster: Cluster, idle: Batch | None = None
 ) -> LossSum:
-    """Loss summed over `rows` without gradient, in batches of similar length."""
+    """Loss summed over `rows` without gradient, in batches of similar length. `idle`: see `_step`."""
     model.eval()
     device = next(model.parameters()).device
     ordered = sorted(rows, key=lambda row: len(row.input_ids))
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
     total, count = 0.0, 0
     with torch.no_grad():
-        for part in batches[cluster.rank :: cluster.size]:
-            value = loss(model, pack(part).to(device))
+        mine = [pack(part) for part in batches[cluster.rank :: cluster.size]]
+        if idle is not None and len(mine) * cluster.size < len(batches):
+            mine.append(idle)
+        for batch in mine:
+            value = loss(model, batch.to(device))
             total, count = total + float(value.total), count + value.count
     return LossSum(torch.tensor(cluster.sum(total), dtype=torch.float64), int(cluster.sum(count)))
 
 
 def _validate(model: nn.Module, rows: Sequence[Encoded], loss: Loss, config: Config, progress: _Progress, plan: Plan,
-              cluster: Cluster, stopping: EarlyStopping) -> tuple[EvalReport, bool]:  # fmt: skip
+              cluster: Cluster, stopping: EarlyStopping, idle: Batch | None) -> tuple[EvalReport, bool]:  # fmt: skip
     """Score the validation rows. Returns: the report, and whether this is the best so far."""
     begun = time.perf_counter()
-    found = validation_loss(model, rows, loss, config.training.per_device_eval_batch_size, cluster)
+    found = validation_loss(model, rows, loss, config.training.per_device_eval_batch_size, cluster, idle)
     value = float(found.total) / found.count
     is_best = stopping.update(value, progress.step)
     if is_best:

@@ -111,7 +111,10 @@ WRONG = [
     ("seed: [1\nx: 2", "recipe.yaml:2: not valid YAML:"),
     ("seed: 1\n\tx: 2", "recipe.yaml:2: not valid YAML:"),
     ("seed: \x01", "not valid YAML:"),
-    ("log_level: 7", "recipe.yaml:1: log_level: '7' must be less than or equal to 4\n  -> 0 debug"),
+    (
+        "log_level: 7",
+        "recipe.yaml:1: log_level: '7' must be less than or equal to 4\n  -> what log_level means: 0 debug",
+    ),
 ]
 
 

@@ -194,7 +194,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("input_model/type", "OnnxModel", ("a OnnxModel cannot be adapted", "name the model it was exported from")),
+        (
+            "input_model/type",
+            "OnnxModel",
+            ("a model of type OnnxModel cannot be adapted", "name the model it was exported from"),
+        ),
         ("input_model/load_kwargs/quantization_method", "bitsandbytes", ("has no counterpart", "QLoRA")),
         ("input_model/task", "image-classification", ("cannot be had here", "text-generation")),
         ("data_configs/0/pre_process_data_config/strategy", "join", ("'join' cannot be had here", "without padding")),
@@ -216,7 +220,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("passes/g", {"type": "SliceGPT"}, ("there is no pass of type 'SliceGPT'", "plugins:")),
         ("passes/g", {"type": "Gptq", "bits": 4}, ("quantised weights are made by an export", "ModelBuilder")),
         ("passes/g", {"type": "ModelBuilder", "precision": "fp16"}, ("'fp16' is no precision that is exported",)),
-        ("systems/local_system/type", "AzureML", ("a AzureML cannot be used", "LocalSystem")),
+        ("systems/local_system/type", "AzureML", ("a system of type AzureML cannot be used", "LocalSystem")),
         ("evaluators/common/metrics/0/type", "custom", ("there is no metric of type 'custom'", "plugins:")),
         ("engine/evaluator", "commn", ("there is no evaluator 'commn'", "evaluators: common")),
         ("engine/clean_cache", True, ("'true' cannot be had here", "delete the folder of a step")),

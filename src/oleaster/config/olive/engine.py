@@ -95,7 +95,7 @@ def _read_machine(block: Block) -> None:
     kind = block.take("type")
     if kind is not None and kind.text.lower() not in ("localsystem", "local_system"):
         remedy = "the work is done where the command is given: type: LocalSystem, and oleaster submit for Azure ML"
-        block.problem(kind.where, f"a {kind.text} cannot be used", remedy)
+        block.problem(kind.where, f"a system of type {kind.text} cannot be used", remedy)
     block.flat("config")
     accelerators = block.take("accelerators")
     if accelerators is not None and isinstance(accelerators.node, yaml.SequenceNode):

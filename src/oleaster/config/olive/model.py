@@ -54,7 +54,7 @@ def read_model(block: Block) -> None:
     kind = block.take("type")
     if kind is not None and kind.text.lower() not in KINDS:
         remedy = "name the model it was exported from" if "onnx" in kind.text.lower() else "HfModel"
-        block.problem(kind.where, f"a {kind.text} cannot be adapted", remedy)
+        block.problem(kind.where, f"a model of type {kind.text} cannot be adapted", remedy)
     block.flat("config")
     old = block.block("hf_config")  # Olive before 0.7
     for part in (block, old):

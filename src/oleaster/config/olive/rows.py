@@ -85,7 +85,7 @@ def _read(name: str, block: Block) -> Rows:
     kind = block.take("type")
     if kind is not None and kind.text.lower() not in CONTAINERS:
         remedy = near_names(kind.text, ("HuggingfaceContainer",))
-        block.problem(kind.where, f"a {kind.text} holds no rows to learn from", remedy)
+        block.problem(kind.where, f"a data config of type {kind.text} holds no rows to learn from", remedy)
     loading = block.block("load_dataset_config").flat("params")
     places = (_data_set(loading), loading.take("data_files"), loading.take("split"))
     read_task(loading)
