@@ -116,11 +116,12 @@ def test_evaluate_model(shell: Shell, trained: Path) -> None:
 @pytest.mark.row("S30")
 def test_a_poor_run_is_diagnosed(shell: Shell, project: Path) -> None:
     """Trained with far too small a learning rate: it is named first, and the recipe that is proposed does better."""
-    words = "my no we it is do go at by he".split()
+    words = ["my", "no", "we", "it", "is", "do", "go", "at", "by", "he"]
     ends = (("up", "yes"), ("on", "no"))
     rows = [{"prompt": f"{a} {b} {end}", "completion": answer} for a in words for b in words for end, answer in ends]
     (project / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = "--max_steps 20 --eval_steps 5 --learning_rate 1e-5 --max_new_tokens 4"
+    small = "1e-4" if MODEL == "tiny" else "1e-6"
+    flags = f"--max_steps 20 --eval_steps 5 --learning_rate {small} --max_new_tokens 4"
     shell(f"oleaster finetune -m models/base -d rows.jsonl {flags} -o runs/poor", project)
     assert "1. learning rate low" in shell("oleaster diagnose runs/poor --steps 20", project).stdout
     shell("oleaster finetune --config runs/poor/diagnosis/1-learning_rate_low.yaml -o runs/better", project)
