@@ -104,5 +104,5 @@ def test_example_3(shell: Shell, project: Path) -> None:
     run = Run(project / "adapters" / "tiny-codes")
     ledger = json.loads(run.ledger.read_text())
     assert (ledger["train"]["rows"], ledger["validation"]["rows"]) == (4096, 128)
-    assert "4-bit" in done.stdout
+    assert "NF4" in done.stdout
     assert (run.adapter / "adapter_model.safetensors").is_file()

@@ -38,7 +38,9 @@ def test_classification(shell: Shell, project: Path, head: str) -> None:
     rows = [
         {"text": f"{word} parcel {i}", "label": tone} for i in range(12) for word, tone in (("my", "a"), ("no", "b"))
     ]
-    said = scored(shell, project, rows, f"--task classification --head {head} --completion_field label")
+    said = scored(
+        shell, project, rows, f"--task classification --head {head} --prompt_field text --completion_field label"
+    )
     assert "accuracy" in said
     assert "macro f1" in said
     assert set(answers(project / "runs" / "x")) <= {"a", "b"}
@@ -52,7 +54,7 @@ def test_extraction(shell: Shell, project: Path, head: str) -> None:
         for i in range(8)
         for first, *rest in NAMES
     ]
-    assert "entity f1" in scored(shell, project, rows, f"--task extraction --head {head} --max_new_tokens 48")
+    assert "entity f1" in scored(shell, project, rows, f"--task extraction --head {head}")
     assert all(json.loads(answer).keys() <= {"person"} for answer in answers(project / "runs" / "x"))
 
 
