@@ -207,4 +207,15 @@ def test_a_compiler_with_words_behind_it_works(tmp_path, monkeypatch):
 def test_nf4_numbers(dtype, seed, blocks):
     draws = torch.Generator().manual_seed(seed)
     codes = torch.randint(256, (blocks * 32,), generator=draws, dtype=torch.uint8)
-    on_both("nf4_numbers", dtype, codes, draw(seed, torch.float32, blocks).abs(), dtype)
+    on_both("nf4_numbers", dtype, codes, draw(seed, torch.float32, blocks).abs(), torch.empty(64 * blocks, dtype=dtype))
+
+
+@few
+@given(TYPES, SEEDS, st.integers(1, 300))
+def test_nf4_codes(dtype, seed, numbers):
+    flat = draw(seed, dtype, numbers)
+    flat[numbers // 2] = 0.0
+    for ours, defined in zip(compiled.nf4_codes(flat, 64), reference.nf4_codes(flat, 64), strict=True):
+        assert torch.equal(ours, defined)
+    zeros = torch.zeros(numbers, dtype=dtype)
+    assert torch.equal(compiled.nf4_codes(zeros, 64)[0], reference.nf4_codes(zeros, 64)[0])

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oleaster.models import kernels
-from oleaster.models.kernels.reference import NF4_LEVELS
 
 BLOCK = 64
 """Weights that share a scale, along a row of the stored matrix."""
@@ -19,24 +18,23 @@ BLOCK = 64
 def pack_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Codes, two to a byte (the first one in the higher bits), and scales [blocks] float32. The last block is filled up
     with zeros."""
-    flat = weight.detach().float().flatten()
-    blocks = F.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
-    scales = blocks.abs().amax(1)
-    levels = torch.tensor(NF4_LEVELS, device=weight.device)
-    middles = (levels[1:] + levels[:-1]) / 2
-    shares = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    codes = torch.bucketize(shares, middles, out_int32=True).to(torch.uint8)
-    return codes.view(-1, 2)[:, 0] * 16 + codes.view(-1, 2)[:, 1], scales
+    return kernels.nf4_codes(weight.detach().flatten(), BLOCK)
 
 
 def round_to_nf4(weight: Tensor) -> Tensor:
     """`weight` with each number at the nearest level times its block's largest magnitude; same shape and type."""
-    numbers = kernels.nf4_numbers(*pack_nf4(weight), weight.dtype)
+    codes, scales = pack_nf4(weight)
+    numbers = kernels.nf4_numbers(codes, scales, weight.new_empty(2 * len(codes)))
     return numbers[: weight.numel()].view(weight.shape)
 
 
 class Nf4Linear(nn.Module):
     """A frozen linear layer whose weight is held in 4 bits and made anew for each product."""
+
+    codes: Tensor
+    scales: Tensor
+    _desk: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+    """Where all layers make their weights."""
 
     def __init__(self, weight: Tensor, bias: nn.Parameter | None, transposed: bool = False) -> None:
         """
@@ -51,8 +49,16 @@ class Nf4Linear(nn.Module):
         self.out_features, self.in_features = weight.shape[::-1] if transposed else weight.shape
 
     def numbers(self, dtype: torch.dtype) -> Tensor:
-        """The weight, [out, in]."""
-        stored = kernels.nf4_numbers(self.codes, self.scales, dtype)[: self._stored.numel()].view(self._stored)  # type: ignore[arg-type]
+        """The weight, [out, in], until any layer is asked again.
+
+        All use the same memory: pieces of this size, made and dropped between what a training keeps, would tear the
+        heap apart (measured: three times the memory).
+        """
+        place, size = (dtype, self.codes.device), 2 * len(self.codes)
+        desk = self._desk.get(place)
+        if desk is None or len(desk) < size:
+            desk = self._desk[place] = torch.empty(size, dtype=dtype, device=self.codes.device)
+        stored = kernels.nf4_numbers(self.codes, self.scales, desk[:size])[: self._stored.numel()].view(self._stored)
         return stored.T if self.transposed else stored
 
     def forward(self, x: Tensor) -> Tensor:

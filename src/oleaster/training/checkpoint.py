@@ -178,9 +178,12 @@ class Checkpoints:
         return {}
 
     def best(self) -> tuple[TrainState | None, tuple[Notice, ...]]:
-        """The checkpoint with the lowest validation loss, or, where it is damaged, the best one before it."""
+        """The checkpoint with the lowest validation loss, or, where it is damaged, the best one before it.
+
+        Its tensors are those of the files, mapped: copy what is wanted, and let it go before another save.
+        """
         # A state is its own best only if it beat all before it, so the newest of these is the lowest.
-        return self._newest([step for step in self.steps() if self._is_own_best(step)])
+        return self._newest([step for step in self.steps() if self._is_own_best(step)], mapped=True)
 
     def steps(self) -> list[int]:
         """Steps that there are checkpoints of, good or damaged, the oldest first."""
@@ -189,13 +192,13 @@ class Checkpoints:
             return []
         return sorted(int(match[1]) for path in self.folder.iterdir() if (match := _FOLDER.match(path.name)))
 
-    def _newest(self, steps: Sequence[int]) -> tuple[TrainState | None, tuple[Notice, ...]]:
+    def _newest(self, steps: Sequence[int], mapped: bool = False) -> tuple[TrainState | None, tuple[Notice, ...]]:
         notices = []
         for step in reversed(steps):
             folder = self.folder / f"step-{step:08d}"
             damage = _damage(folder)
             if damage is None:
-                return _read(folder), tuple(notices)
+                return _read(folder, mapped), tuple(notices)
             notices.append(Notice(step, "checkpoint_damaged", f"The checkpoint {folder} is damaged ({damage})."))
         return None, tuple(notices)
 
@@ -255,13 +258,14 @@ def _small(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _read(folder: Path) -> TrainState:
-    large = torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True)
+def _read(folder: Path, mapped: bool) -> TrainState:
+    large = torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True, mmap=mapped)
+    tensors = load_file(folder / _TENSORS)
     small = json.loads((folder / _STATE).read_text("utf-8"))
     return TrainState(
         step=small["step"],
         # Copies: the tensors of `load_file` live in the mapped file, which rotation deletes.
-        tensors={name: tensor.clone() for name, tensor in load_file(folder / _TENSORS).items()},
+        tensors=tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()},
         optimizer=large["optimizer"],
         scheduler=large["scheduler"],
         rng=large["rng"],

@@ -11,7 +11,6 @@ from oleaster.data.papers import Encoded
 from oleaster.methods import attach_saved, count, get_method, trainable_parameters
 from oleaster.methods.lora import Lora, attached
 from oleaster.methods.targets import linear_modules
-from oleaster.models.kernels import nf4_numbers
 from oleaster.models.kernels.reference import NF4_LEVELS
 from oleaster.models.load import load_weights
 from oleaster.models.nf4 import BLOCK, Nf4Linear, pack_nf4, round_to_nf4
@@ -100,7 +99,7 @@ def test_numbers_come_back_in_either_type(shape, dtype):
     weight = torch.randn(shape)
     layer = Nf4Linear(weight, None)
     torch.testing.assert_close(layer.numbers(dtype), round_to_nf4(weight).to(dtype), atol=1e-7, rtol=2**-8)
-    assert nf4_numbers(layer.codes, layer.scales, dtype).dtype == dtype
+    assert layer.numbers(dtype).dtype == dtype
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -21,6 +21,7 @@ __all__ = [
     "from_block",
     "gated",
     "gated_backward",
+    "nf4_codes",
     "nf4_numbers",
     "rms_norm",
     "rms_norm_backward",
@@ -41,8 +42,8 @@ def why_not_compiled() -> str | None:
     return compiled.library().reason
 
 
-def _by(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
-    fits = x.device.type == "cpu" and (dtype or x.dtype) in (torch.float32, torch.bfloat16)
+def _by(x: Tensor) -> ModuleType:
+    fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     return compiled if fits and compiled.library().functions is not None else reference
 
 
@@ -120,6 +121,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, gradient: b
     return _by(logits).cross_entropy(logits, targets, smoothing, gradient)
 
 
-def nf4_numbers(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """The numbers behind NF4 codes, [2 * bytes], see `models.nf4.pack_nf4`."""
-    return _by(codes, dtype).nf4_numbers(codes, scales, dtype)
+def nf4_codes(flat: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """NF4 codes [bytes] and scales [blocks] float32 of numbers [n], see `models.nf4.pack_nf4`; `block` is even."""
+    return _by(flat).nf4_codes(flat, block)
+
+
+def nf4_numbers(codes: Tensor, scales: Tensor, out: Tensor) -> Tensor:
+    """The numbers behind NF4 codes, written to `out` [2 * bytes]; see `models.nf4.pack_nf4`."""
+    return _by(out).nf4_numbers(codes, scales, out)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from oleaster.core.cache import cache_folder
 from oleaster.data.batch import Bucket
-from oleaster.models.kernels.reference import NF4_LEVELS, least_kept
+from oleaster.models.kernels.reference import NF4_LEVELS, least_kept, nf4_middles
 
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -173,9 +173,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, gradient: b
     return loss
 
 
-def nf4_numbers(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    numbers = torch.empty(2 * len(codes), dtype=dtype)
+def nf4_codes(flat: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    blocks = -(-flat.numel() // block)
+    codes, scales = torch.empty(blocks * block // 2, dtype=torch.uint8), torch.empty(blocks)
+    _call("nf4_codes", flat.dtype, flat.contiguous(), nf4_middles(), codes, scales, flat.numel(), blocks, block)
+    return codes, scales
+
+
+def nf4_numbers(codes: Tensor, scales: Tensor, out: Tensor) -> Tensor:
     _call(
-        "nf4_numbers", dtype, codes, scales, torch.tensor(NF4_LEVELS), numbers, len(scales), len(codes) // len(scales)
+        "nf4_numbers", out.dtype, codes, scales, torch.tensor(NF4_LEVELS), out, len(scales), len(codes) // len(scales)
     )
-    return numbers
+    return out

@@ -295,6 +295,33 @@ void F(cross_entropy)(T *logits, const int64_t *target, float *loss, int64_t row
     }
 }
 
+/* Each block by its largest magnitude, then the number of `middles` that lie below each of its numbers, two to a byte.
+ * weight: [numbers], with zeros behind them to whole blocks; middles: [15], codes: [blocks, block / 2], scales: [blocks] */
+void F(nf4_codes)(const T *weight, const float *middles, uint8_t *codes, float *scales, int64_t numbers,
+                  int64_t blocks, int64_t block) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < blocks; i++) {
+        const T *x = weight + i * block;
+        int64_t there = numbers - i * block < block ? numbers - i * block : block;
+        float top = 0.0f;
+#pragma omp simd reduction(max : top)
+        for (int64_t j = 0; j < there; j++) {
+            float size = fabsf(LOAD(x + j));
+            top = size > top ? size : top;
+        }
+        scales[i] = top;
+        float divisor = top < 1.17549435e-38f ? 1.17549435e-38f : top;
+        uint8_t *pairs = codes + i * (block / 2);
+        memset(pairs, 0x77, (size_t)(block / 2)); /* level 7 is 0 */
+        for (int64_t j = 0; j < there; j++) {
+            float share = LOAD(x + j) / divisor;
+            int code = 0;
+            for (int k = 0; k < 15; k++) code += middles[k] < share;
+            pairs[j / 2] = j % 2 ? (uint8_t)((pairs[j / 2] & 0xf0) | code) : (uint8_t)((pairs[j / 2] & 0x0f) | code << 4);
+        }
+    }
+}
+
 /* out[2 i], out[2 i + 1] = the levels of the higher and the lower half of codes[i], times the scale of their block.
  * codes: [blocks, bytes], scales: [blocks], levels: [16], out: [blocks, 2 * bytes] */
 void F(nf4_numbers)(const uint8_t *codes, const float *scales, const float *levels, T *out, int64_t blocks,

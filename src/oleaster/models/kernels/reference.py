@@ -122,7 +122,21 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float, gradient: b
     return loss
 
 
-def nf4_numbers(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+def nf4_codes(flat: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    blocks = F.pad(flat.float(), (0, -flat.numel() % block)).view(-1, block)
+    scales = blocks.abs().amax(1)
+    shares = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    codes = torch.bucketize(shares, nf4_middles().to(flat.device), out_int32=True).to(torch.uint8).view(-1, 2)
+    return codes[:, 0] * 16 + codes[:, 1], scales
+
+
+def nf4_middles() -> Tensor:
+    """[15] where the nearest level changes."""
+    levels = torch.tensor(NF4_LEVELS)
+    return (levels[1:] + levels[:-1]) / 2
+
+
+def nf4_numbers(codes: Tensor, scales: Tensor, out: Tensor) -> Tensor:
     pairs = torch.stack([codes >> 4, codes & 15], -1).view(len(scales), -1)
     levels = torch.tensor(NF4_LEVELS, device=codes.device)
-    return (levels[pairs.int()] * scales[:, None]).to(dtype).flatten()
+    return out.copy_((levels[pairs.int()] * scales[:, None]).flatten())
