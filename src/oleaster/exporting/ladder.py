@@ -33,7 +33,7 @@ STOP_SLACK = 0.02
 CAUSES = {
     "merged": "the adapter's scale (alpha / r), an adapter of another base, or a module that was not merged",
     "onnx-fp32": "the graph computes something else: rope table, tied head, attention window or norm of this family",
-    "quantised": "too few bits for this model: use int8, or calibrate the 4-bit weights on the task's rows",
+    "quantised": "too few bits for this model: take more, or calibrate the 4-bit weights on the task's rows",
     "runtime": "the runtime asks differently: tokenizer, chat template or stop ids beside the weights",
 }
 
