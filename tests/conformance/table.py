@@ -27,15 +27,11 @@ class Outcomes:
         self.rows: defaultdict[str, list[str]] = defaultdict(list)
         self.blocks: defaultdict[int, list[str]] = defaultdict(list)
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo):
-        report = (yield).get_result()
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.passed and report.when != "call":
             return
-        for marker in item.iter_markers("row"):
-            self.rows[marker.args[0]].append(report.outcome)
-            if block := marker.kwargs.get("block"):
-                self.blocks[block].append(report.outcome)
+        for kind, name in report.user_properties:
+            (self.rows if kind == "row" else self.blocks)[name].append(report.outcome)
 
 
 def works(outcomes: list[str]) -> bool:
@@ -75,10 +71,12 @@ def main() -> int:
     parser.add_argument("--model", default="tiny", help="tiny, or what --model_name_or_path takes")
     parser.add_argument("--keep_page", action="store_true", help="do not write docs/conformance.md")
     parser.add_argument("-k", dest="only", default="", help="run only these tests, as pytest's -k")
+    parser.add_argument("--jobs", default="2", help="test processes")
     chosen = parser.parse_args()
     os.environ["OLEASTER_CONFORMANCE"] = chosen.model
     found = Outcomes()
-    pytest.main([str(HERE), "-q", "--tb=short", "-p", "no:cacheprovider", "-k", chosen.only], plugins=[found])
+    spread = ["-n", chosen.jobs, "--dist", "worksteal"]
+    pytest.main([str(HERE), "-q", "--tb=short", "-p", "no:cacheprovider", *spread, "-k", chosen.only], plugins=[found])
     for row, what in ROWS.items():
         print(f"{row:<4} {'yes' if works(found.rows[row]) else 'NO ':<4} {what}")
     for number, block in BLOCKS.items():

@@ -95,8 +95,10 @@ def test_learning_rate_schedule_and_accumulation(shell: Shell, project: Path) ->
 @pytest.mark.row("S15")
 @pytest.mark.row("S26")
 def test_validation_early_stopping_checkpoints(shell: Shell, project: Path) -> None:
-    flags = "--learning_rate 0.05 --eval_steps 5 --save_steps 5 --early_stopping_patience 2 --num_train_epochs 20"
-    done = shell(f"oleaster finetune -m models/base {PHRASES} --max_samples 60 {flags} -o runs/x", project)
+    pace = "--eval_steps 10 --save_steps 10 --early_stopping_patience 5 --num_train_epochs 100"
+    flags = f"--max_samples 60 --validation_fraction 0.3 --learning_rate 1e-2 --dtype float32 {pace}"
+    flags += " --per_device_train_batch_size 8"
+    done = shell(f"oleaster finetune -m models/base {PHRASES} {flags} -o runs/x", project)
     assert "validation loss" in done.stdout
     assert "(training " in done.stdout
     run = Run(project / "runs" / "x")
@@ -142,7 +144,7 @@ def test_the_printed_search(shell: Shell, with_recipe: Path) -> None:
 @pytest.mark.row("S27", block=13)
 def test_monitoring(shell: Shell, with_recipe: Path) -> None:
     shell(BLOCKS[13].ours, with_recipe)
-    assert list((with_recipe / "logs").glob("events.out.tfevents.*"))
+    assert list((with_recipe / "logs").rglob("events.out.tfevents.*"))
     steps = [event for event in Run(with_recipe / "runs" / "first").read_log() if "grad_norm" in event]
     assert all(event["cpu_percent"] > 0 and event["memory_mb"] > 0 and event["input_tokens"] > 0 for event in steps)
 
