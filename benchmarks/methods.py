@@ -7,7 +7,7 @@ Without `--quick`: a table of methods and tasks below `--data` (or $OLEASTER_DAT
 in a process of its own, scored on test rows, and on the first task exported; then ten configurations that `plan`
 foretells and a training measures. Cells are printed and kept as they come; the same command goes on after a stop.
 
-Ends with one JSON line: methods (name -> loss on eight rows before and after a few steps on just these),
+Ends with one JSON line: methods (name -> loss on four rows before and after a few steps on just these),
 joint_speedup_k3 (see joint_speed.py), plan_memory_error and plan_time_error (largest |foretold - measured| / measured).
 """
 
@@ -75,9 +75,9 @@ PLANS: tuple[Settings, ...] = (
 )
 """What `plan` is tried on; the first two in the quick form."""
 PLAN_SETTINGS: Settings = {"max_steps": 20, "eval_steps": 10, "save_steps": 10_000}
-PLAN_SETTINGS_QUICK: Settings = {**PLAN_SETTINGS, "max_steps": 8, "eval_steps": 4, "max_samples": 96}
+PLAN_SETTINGS_QUICK: Settings = {**PLAN_SETTINGS, "max_steps": 6, "eval_steps": 6, "max_samples": 48}
 LEARN_SETTINGS: Settings = {
-    "max_samples": 8,
+    "max_samples": 4,
     "max_steps": 3,
     "logging_steps": 1,
     "warmup_steps": 0,
@@ -128,7 +128,7 @@ def summary(model: str, folder: Path, quick: bool) -> Figures:
 
     return {
         "methods": learned,
-        "joint_speedup_k3": measure(model, 3, 8, 4 if quick else 12, quick)["joint_speedup_k3"],
+        "joint_speedup_k3": measure(model, 3, 8, 2 if quick else 12, quick)["joint_speedup_k3"],
         "plan_memory_error": round(max(memory for memory, _ in errors), 3),
         "plan_time_error": round(max(seconds for _, seconds in errors), 3),
     }
@@ -154,7 +154,7 @@ def letters(folder: Path) -> Path:
     path = folder / "letters.jsonl"
     sentences = [f"My order {i} from {i % 28 + 1} May has not come and nobody answers the telephone." for i in range(9)]
     rows = [
-        {"prompt": " ".join(sentences[: 1 + (i * i) % 7]), "completion": ("late", "lost", "broken")[i % 3]}
+        {"prompt": " ".join(sentences[: 1 + (i * i) % 5]), "completion": ("late", "lost", "broken")[i % 3]}
         for i in range(400)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -273,7 +273,7 @@ def score(settings: Settings) -> Figures:
 
 
 def learn(settings: Settings) -> Figures:
-    """Method -> loss on eight rows before the first step, and before the last of a few steps on all of them."""
+    """Method -> loss on four rows before the first step, and before the last of a few steps on all of them."""
     from joint_speed import losses, recipe
 
     from oleaster.config.load import replace
