@@ -33,6 +33,8 @@ HEADS = {
     "translation": ("text",),
 }
 """Kind of task -> what can answer, the default first."""
+WITH_A_HEAD = ("lora", "qlora", "full")
+"""Methods that a head of labels is trained and saved beside."""
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -103,8 +105,11 @@ def precision_fits(config: Config) -> Iterator[Problem]:
 
 
 def method_fits(config: Config) -> Iterator[Problem]:
-    """What is learned reaches every layer, and begins as the method can."""
-    method = config.method
+    """What is learned reaches every layer, begins as the method can, and is saved."""
+    method, head = config.method, head_of(config)
+    if head in ("sequence", "token") and (method.type not in WITH_A_HEAD or getattr(method, "use_dora", False)):
+        message = f"the files of this method hold no {head} head"
+        yield Problem("method", message, f"--method {' or '.join(WITH_A_HEAD)}, or --head text")
     if isinstance(method, LoraConfig) and method.init_lora_weights == "loftq":
         message = "LoftQ begins as what rounding loses, and lora rounds nothing"
         yield Problem("init_lora_weights", message, "--method qlora, or --init_lora_weights pissa")

@@ -93,3 +93,11 @@ def test_what_is_missing_is_named_with_the_command_that_runs() -> None:
 def test_a_config_built_in_python_is_checked_too() -> None:
     with pytest.raises(ConfigError, match="max_steps: 0 steps"):
         check(Config(training=TrainingConfig(max_steps=0)), ALWAYS)
+
+
+@pytest.mark.parametrize("settings", [{"method": "adapter"}, {"method": "ia3"}, {"use_dora": True}])
+def test_a_head_of_labels_needs_a_method_that_saves_it(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"hold no sequence head(?s:.*)--method lora or qlora or full"):
+        load_config(None, {"task": "classification", "head": "sequence", **settings})
+    load_config(None, {"task": "classification", **settings})
+    load_config(None, {"task": "embedding", **settings})
