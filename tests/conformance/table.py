@@ -18,9 +18,9 @@ import pytest
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "conformance.md"
 LIMITS = """
-As far as a CPU without network shows it: extras are resolved, not downloaded (S1); GPUs and NPUs are looked for and reported
-(S10); the job of Azure ML is made, held against its schema and planned in its folder, not sent (S11); training over several
-processes is in [distributed.md](distributed.md), over several devices nowhere (S29).
+As far as a CPU without network shows it: extras are resolved, not downloaded (S1); GPUs and NPUs are looked for and
+reported (S10); the job of Azure ML is made, held against its schema and planned in its folder, not sent (S11);
+training over several processes is in [distributed.md](distributed.md), over several devices nowhere (S29).
 """
 """What the rows of this table do not show."""
 sys.path.insert(0, str(HERE.parent))
