@@ -25,6 +25,8 @@ _NOISE, _SURELY = 0.12, 0.3
 """Share of suspect rows that counts, and nats by which a row must be worse than chance to be suspect."""
 _KNOWN = 0.6
 """Share of the loss of random answers that the typical row may have, to count as known."""
+_LONGER_TO_JUDGE = 2.0
+"""Times the steps of another trial."""
 _FEWEST_TO_JUDGE = 100
 """Rows; half of fewer teaches too little to judge the other half."""
 _MOST_NAMED = 8
@@ -159,12 +161,12 @@ def label_noise(subject: Subject, lab: Laboratory, best: Best, shuffled: Trial) 
     if len(lab.rows) < _FEWEST_TO_JUDGE:
         return
     halves = lab.rows[::2], lab.rows[1::2]
+    # Only who knows the rows well can judge them: longer than the other trials, where the run itself was.
+    longer = max(best.longer, min(_LONGER_TO_JUDGE, lab.whole_steps / lab.steps))
     suspects: list[tuple[float, Encoded]] = []
     excess: list[float] = []
     for number, (half, other) in enumerate((halves, halves[::-1]), 1):
-        trial = lab.try_out(
-            f"half {number} judged by the other", best.changes, longer=best.longer, rows=half, ask=other
-        )
+        trial = lab.try_out(f"half {number} judged by the other", best.changes, longer=longer, rows=half, ask=other)
         for row, nats in zip(other, trial.row_losses, strict=False):
             chance = shuffled.loss * len(row.targets)
             excess.append(nats / chance)
