@@ -61,6 +61,9 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
     # Looking for pydantic plug-ins reads the metadata of every installed package: 15 ms of each start.
     "PYDANTIC_DISABLE_PLUGINS": "1",
+    # How long a thread of OpenMP waits turning before it sleeps: some microseconds. With GCC's own value a training
+    # beside other programs burnt 98 CPU seconds for what takes 38; on an idle machine a step takes the same time.
+    "GOMP_SPINCOUNT": "10000",
 }
 _COLLECT_AFTER = 100_000
 """New objects between two collections. Imports make a million that stay; looking through them every 700 new ones takes
