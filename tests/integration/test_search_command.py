@@ -74,7 +74,7 @@ def test_two_workers_share_one_study(program: Program, recipe: Path, tmp_path: P
 
 
 def test_when_a_worker_is_killed_its_trial_goes_on_elsewhere(program: Program, recipe: Path, tmp_path: Path) -> None:
-    settings = ("--num_trials", "2", "--search_workers", "2", "--max_steps", "60", "--eval_steps", "10")
+    settings = ("--num_trials", "2", "--search_workers", "2", "--max_steps", "300", "--eval_steps", "20")
     running = program.start("search", recipe, "-o", "two", *settings, cwd=tmp_path)
     steps = [tmp_path / "two" / "trials" / name / "log.jsonl" for name in ("0000", "0001")]
     while not all(log.exists() and log.read_text().count("eval_loss") > 0 for log in steps):
@@ -88,7 +88,7 @@ def test_when_a_worker_is_killed_its_trial_goes_on_elsewhere(program: Program, r
     assert "goes on" in said.replace("its trial goes on here", "")
     assert [(number, state) for number, state, *_ in trials(tmp_path / "two")] == [(i, "COMPLETE") for i in range(2)]
     done = [json.loads((tmp_path / f"two/trials/{i:04d}/DONE").read_text())["steps"] for i in range(2)]
-    assert done == [60] * 2
+    assert done == [300] * 2
 
 
 def test_a_wrong_space_is_answered_line_by_line(program: Program, recipe: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_merged_folder_for_plain_transformers_answers_as_the_run(
     assert answers(program, tmp_path / "merged", *asked) == answers(program, trained, *asked)
     assert program("verify", tmp_path / "merged", cwd=tmp_path).stdout.endswith("every rung holds\n")
     refused = program("auto-opt", trained, "-o", tmp_path / "g", "--output_format=gguf", cwd=tmp_path, code=2)
-    assert "the tokenizer is not byte-level BPE" in refused.stderr
+    assert "the tokenizer is neither byte-level BPE nor SentencePiece's" in refused.stderr
     refused = program(*words[:-1], "--precision=int8", cwd=tmp_path, code=2)
     assert "hf is not written in int8" in refused.stderr
 

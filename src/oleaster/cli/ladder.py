@@ -62,10 +62,13 @@ def shown_ladder(console: Console) -> Iterator[Callable[[str | Figures | Candida
 
 def print_artifact(artifact: Artifact) -> None:
     """What was made, and what to do with it."""
+    from oleaster.pipeline.heads import head_behind
+
     made = f"{artifact.folder} ({artifact.precision}, {artifact.size_mb:.1f} MB)"
     print_pairs([("artifact", made), ("figures", str(artifact.folder / "manifest.json"))], "made")
     first = next((f" --adapter {Path(f.path).stem}" for f in artifact.files if f.path.endswith(".onnx_adapter")), "")
-    print(f"next: oleaster chat {artifact.folder}{first}, oleaster verify {artifact.folder}{first}")
+    asking = "chat" if head_behind(artifact.folder) is None else "evaluate"
+    print(f"next: oleaster {asking} {artifact.folder}{first}, oleaster verify {artifact.folder}{first}")
 
 
 def rung_line(figures: Figures) -> str:

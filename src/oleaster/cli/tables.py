@@ -31,10 +31,13 @@ def print_pairs(rows: Sequence[tuple[str, str]], title: str | None = None) -> No
 def print_run(run: Run) -> None:
     """What a finished run made, and what to do with it."""
     from oleaster.methods import saved_method
+    from oleaster.pipeline.heads import head_behind
 
     made = [(name, str(path)) for name, path in (("adapter", run.adapter), ("model", run.model)) if path.exists()]
     print_pairs([*made, ("log", str(run.log))], "made")
-    ways = [f"oleaster evaluate {run.folder}", f"oleaster chat {run.folder}"]
+    ways = [f"oleaster evaluate {run.folder}"]
+    if head_behind(run.folder) is None:
+        ways.append(f"oleaster chat {run.folder}")
     if not run.adapter.exists() or saved_method(run.adapter).no_export is None:
         ways.append(f"oleaster auto-opt {run.folder} -o FOLDER")
     print(f"next: {', '.join(ways)}")

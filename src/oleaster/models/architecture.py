@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def describe(config: Mapping[str, Any]) -> Architecture | str:
         mlp_bias=bool(config.get("mlp_bias", False)),
         fused_projections=family == "phi3",
         qk_norm=family in ("qwen3", "gemma3_text"),
-        post_norms=gemma,
+        post_norms=family in ("gemma2", "gemma3_text"),
         norm_plus_one=gemma,
         embed_scale=config["hidden_size"] ** 0.5 if gemma else 1.0,
         query_scale=(config.get("query_pre_attn_scalar") or head_dim) ** -0.5 if gemma else head_dim**-0.5,
