@@ -63,8 +63,9 @@ def test_everything_that_is_wrong_is_named_with_its_setting() -> None:
     assert problems(step("test-thin")) == {
         "passes.it": "the pass 'test-thin' needs the setting 'share' -> takes share (needed), parts (None)"
     }
+    means = "what learning_rate means: Peak learning rate. Default: 0.0003."
     assert problems(step("finetune", learning_rate="ten", lora_rr="1")) == {
-        "passes.it.learning_rate": "'ten' is no number -> what learning_rate means: Peak learning rate. Default: 0.0003.",
+        "passes.it.learning_rate": f"'ten' is no number -> {means}",
         "passes.it.lora_rr": "the pass 'finetune' has no setting 'lora_rr' -> did you mean 'lora_r' or 'lora_dropout'?",
     }
 
