@@ -13,8 +13,9 @@ from torch import Tensor
 
 from oleaster.core.errors import ModelError
 from oleaster.core.files import link_or_copy
-from oleaster.exporting.merge import INDEX, copy_small_files, merge
+from oleaster.exporting.merge import copy_small_files, merge
 from oleaster.methods.adapter_files import read_adapter, write_adapter
+from oleaster.models.folder import INDEX
 from oleaster.models.load import read_tensors
 
 HEAD_FILE = "model-head.safetensors"

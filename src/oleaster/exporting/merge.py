@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from oleaster.core.errors import ModelError, collect
 from oleaster.exporting.adapter_folder import Delta, LoraAdapter, is_lora, read_lora
 from oleaster.methods import attach_saved
+from oleaster.models.folder import INDEX, present_weights
 from oleaster.models.load import load_plain
 
 TOKENIZER_FILES = (
@@ -26,7 +27,6 @@ TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-INDEX = "model.safetensors.index.json"
 
 
 def merge(base_folder: Path, adapter_folder: Path, output: Path) -> None:
@@ -85,13 +85,10 @@ def _merge_stored(base_folder: Path, adapter_folder: Path, output: Path, config:
 
 def _shards(folder: Path) -> dict[str, dict[str, list[int]]]:
     """File name -> shapes of the tensors in it, by name."""
-    files = sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter"))
-    if not files:
-        raise ModelError("there are no .safetensors weights", where=str(folder), remedy="save with safe_serialization")
     shards = {}
-    for name in files:
-        with safe_open(folder / name, framework="pt") as stored:
-            shards[name] = {key: stored.get_slice(key).get_shape() for key in stored.keys()}  # noqa: SIM118
+    for path in present_weights(folder):
+        with safe_open(path, framework="pt") as stored:
+            shards[path.name] = {key: stored.get_slice(key).get_shape() for key in stored.keys()}  # noqa: SIM118
     return shards
 
 

@@ -61,13 +61,29 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files the model consists of, sorted by name; some may be missing from the disk.
 
-    With an index these are the files it names; else `model.safetensors`; else every safetensors file.
+    With an index these are the files it names; else `model.safetensors`; else every safetensors file that is no
+    adapter.
     """
     index = folder / INDEX
     if index.exists():
         return sorted({folder / name for name in read_json(index).get("weight_map", {}).values()})
     single = folder / "model.safetensors"
-    return [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+    if single.exists():
+        return [single]
+    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter"))
+
+
+def present_weights(folder: Path) -> list[Path]:
+    """`weight_files`, all of them on the disk. Raises: ModelError when there are none, or one is missing."""
+    files = weight_files(folder)
+    missing = [file.name for file in files if not file.exists()]
+    if missing or not files:
+        raise ModelError(
+            f"weights are missing: {', '.join(missing)}" if missing else "there are no .safetensors weights",
+            where=str(folder),
+            remedy="fetch the model again; weights in other formats are not read (save with safe_serialization)",
+        )
+    return files
 
 
 def write_model_folder(base: ModelFolder, target: Path) -> None:

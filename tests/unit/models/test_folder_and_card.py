@@ -2,12 +2,14 @@
 
 import os
 
+import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from oleaster.core.errors import ModelError
 from oleaster.models.card import model_card
-from oleaster.models.folder import ModelFolder, write_companions, write_model_folder
+from oleaster.models.folder import INDEX, ModelFolder, present_weights, write_companions, write_model_folder
 from oleaster.models.source import revision_of
 from oleaster.models.tiny import make_tiny
 
@@ -55,6 +57,17 @@ def test_a_sharded_base_keeps_its_shards_but_new_weights_lose_its_index(tmp_path
     save_file(tensors, tmp_path / "tuned" / "model.safetensors", metadata={"format": "pt"})
     write_companions(base, tmp_path / "tuned", {"dtype": "float32"})
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "tuned").dtype.itemsize == 4
+
+
+def test_weights_that_an_index_names_and_the_disk_lacks_are_named(tmp_path):
+    folder = make_tiny("llama", tmp_path / "base")
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"no \.safetensors weights"):
+        present_weights(folder)
+    (folder / INDEX).write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
+    (folder / "model-1.safetensors").touch()
+    with pytest.raises(ModelError, match=r"missing: model-2\.safetensors"):
+        present_weights(folder)
 
 
 def card(base, **changes):

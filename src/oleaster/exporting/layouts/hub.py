@@ -17,8 +17,9 @@ from oleaster.core.files import link_or_copy
 from oleaster.exporting.genai_files import make_contract
 from oleaster.exporting.ladder import Rung
 from oleaster.exporting.layouts.layout import Material
-from oleaster.exporting.merge import INDEX, copy_small_files
+from oleaster.exporting.merge import copy_small_files
 from oleaster.exporting.rungs import Questions, TorchModel, runtime_rung
+from oleaster.models.folder import INDEX
 from oleaster.models.tokenizer import load_tokenizer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
