@@ -219,3 +219,11 @@ def test_nf4_codes(dtype, seed, numbers):
         assert torch.equal(ours, defined)
     zeros = torch.zeros(numbers, dtype=dtype)
     assert torch.equal(compiled.nf4_codes(zeros, 64)[0], reference.nf4_codes(zeros, 64)[0])
+
+
+def test_no_place_for_the_compiled_library_leaves_torch(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OLEASTER_CACHE", str(tmp_path / "file"))
+    found = compiled.library.__wrapped__()
+    assert found.functions is None
+    assert "run in torch" in (found.reason or "")

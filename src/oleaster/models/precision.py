@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from oleaster.core.cache import cache_folder
+from oleaster.core.errors import StorageError
 from oleaster.core.files import atomic_write_json
 
 WORTH = 1.1
@@ -41,11 +43,13 @@ def _known_gain(hidden: int, inner: int) -> float:
     capability, amx = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_amx_tile_supported()
     name = f"{torch.__version__} {capability} amx={amx} {hidden}x{inner}"
     path = cache_folder() / "precision.json"
-    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    known: dict[str, float] = {}
+    with suppress(OSError, ValueError):  # never measured here, or the note was damaged: measure again
+        known = json.loads(path.read_text("utf-8"))
     if name not in known:
         known[name] = round(_measured_gain(hidden, inner), 3)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_json(path, known)
+        with suppress(OSError, StorageError):  # no place for the note costs the next run a moment
+            atomic_write_json(path, known)
     return known[name]
 
 

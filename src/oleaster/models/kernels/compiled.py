@@ -45,20 +45,25 @@ def library() -> Library:
     compiler = _compiler()
     if compiler is None:
         return Library(None, "there is no C compiler (cc, gcc or clang): element-wise steps run in torch, slower")
-    target = cache_folder() / "kernels" / f"{_fingerprint(compiler)}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        command = [*compiler, *FLAGS, "-o", str(fresh), str(SOURCE), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            first = next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
-            return Library(None, f"the C compiler failed ({first}): element-wise steps run in torch, slower")
-        fresh.replace(target)
     try:
+        target = cache_folder() / "kernels" / f"{_fingerprint(compiler)}.so"
+        if not target.exists() and (problem := _compile(compiler, target)):
+            return Library(None, f"the C compiler failed ({problem}): element-wise steps run in torch, slower")
         return Library(ctypes.CDLL(str(target)))
     except OSError as problem:
         return Library(None, f"the compiled kernels do not load ({problem}): element-wise steps run in torch, slower")
+
+
+def _compile(compiler: list[str], target: Path) -> str | None:
+    """Write `target`; None, or the first line of what the compiler complains of."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    command = [*compiler, *FLAGS, "-o", str(fresh), str(SOURCE), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
+    fresh.replace(target)
+    return None
 
 
 def _compiler() -> list[str] | None:
@@ -73,7 +78,7 @@ def _fingerprint(compiler: list[str]) -> str:
     cpu = Path("/proc/cpuinfo")
     flags = next((x for x in cpu.read_text().splitlines() if x.startswith("flags")), "") if cpu.exists() else ""
     parts = (
-        SOURCE.read_text(),
+        SOURCE.read_text(encoding="utf-8"),
         " ".join((*compiler, *FLAGS)),
         version,
         platform.machine(),
