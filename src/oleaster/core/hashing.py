@@ -16,7 +16,10 @@ from oleaster.core.files import atomic_write_json, hash_file
 SHOWN = 16
 """Hex digits of a SHA-256 that stand for it."""
 
-_ROOMS = ("data", "models", "methods", "training", "inference", "evaluation", "exporting", "pipeline")
+_ROOMS = (
+    *("data", "models", "methods", "training", "tasks"),
+    *("inference", "evaluation", "exporting", "search", "pipeline"),
+)
 """Rooms whose code decides what is made; the others only ask for it and show it."""
 
 
@@ -26,7 +29,7 @@ def known_hash(path: Path) -> str:
     key = f"{state.st_dev}|{state.st_ino}|{state.st_size}|{state.st_mtime_ns}"
     memory = cache_folder() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     try:
-        known = json.loads(memory.read_text())
+        known = json.loads(memory.read_text(encoding="utf-8"))
         if known["file"] == key:
             return known["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class LlamaCppPredictor:
         on_token: Callable[[int, int], None] | None = None,
     ) -> list[Completion]:
         """See `Predictor.generate`."""
-        guide = guide_of(sampling, self.tokenizer_file.read_text, tuple(self.stop_ids))
+        guide = guide_of(sampling, partial(self.tokenizer_file.read_text, encoding="utf-8"), tuple(self.stop_ids))
         return answer(self.backend, prompts, sampling, self.stop_ids, self.tokenizer.decode, on_token, guide)
 
     def score(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:

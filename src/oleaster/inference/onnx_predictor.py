@@ -6,7 +6,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +80,8 @@ class OnnxPredictor:
         models whose pad id also ends a turn would lose that token.
         """
         answers: dict[int, Completion] = {}
-        guide = guide_of(sampling, (self.folder / "tokenizer.json").read_text, self.stop_ids)
+        tokenizer = partial((self.folder / "tokenizer.json").read_text, encoding="utf-8")
+        guide = guide_of(sampling, tokenizer, self.stop_ids)
         for indices in _equal_length_batches(prompts, together=sampling.temperature == 0):
             rows = [prompts[i] for i in indices]
             for index, ids, finish in self._generate_batch(indices, rows, sampling, on_token, guide):
