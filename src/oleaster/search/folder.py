@@ -67,8 +67,10 @@ def claim(folder: Path, config: Config) -> None:
             raise ConfigError(found, where=str(folder), remedy=remedy)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_of(folder):
-        begun = any(trials_folder(folder).glob("[0-9]*"))
-        if begun and not config.training.resume:
+        resume = config.training.resume
+        # Who joins may come before the first trial: what the search knows so far is another process's.
+        begun = any(trials_folder(folder).glob("[0-9]*")) or (resume and is_search(folder))
+        if begun and not resume:
             remedy = "--resume goes on with it; or choose another --output_path, or delete the folder"
             raise ConfigError("the folder holds a search", where=str(folder), remedy=remedy)
         if begun:

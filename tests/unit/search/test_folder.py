@@ -45,6 +45,16 @@ def test_a_start_without_a_trial_is_no_search(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "study.journal").exists()
 
 
+def test_who_joins_before_the_first_trial_leaves_what_is_known(tmp_path: Path) -> None:
+    claim(tmp_path / "s", SEARCH)
+    journal = tmp_path / "s" / "study.journal"
+    journal.write_text("of the process that began")
+    claim(tmp_path / "s", replace(SEARCH, resume=True))
+    assert journal.read_text() == "of the process that began"
+    with pytest.raises(ConfigError, match="objectives"):
+        claim(tmp_path / "s", replace(SEARCH, resume=True, objectives="accuracy"))
+
+
 def test_the_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ConfigError, match=r"not of a search: letter\.txt"):
