@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,4 +56,6 @@ def pair_row(columns: Sequence[str], row: dict[str, Any], place: str) -> Example
             target = str(float(score))
         except ValueError as error:
             raise BadRowError(f"'{columns[2]}' is '{score}', no number") from error
+        if not math.isfinite(float(score)):
+            raise BadRowError(f"'{columns[2]}' is '{score}', no finite number")
     return Example(place, text_parts=((first, False), (second, False)), target=target, row=row)
