@@ -121,13 +121,16 @@ def installation() -> Iterator[Fact]:
         import onnxruntime
 
         yield "providers", ", ".join(onnxruntime.get_available_providers())
-    yield "C++ compiler", compiler() or "none: element-wise operations run uncompiled, training is slower"
+    yield "compiled kernels", kernels()
 
 
-def compiler() -> str | None:
-    """The compiler that torch would use for fused kernels."""
-    names = (os.environ.get("CXX"), "g++", "clang++", "cl")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
+def kernels() -> str:
+    """Whether a training's element-wise steps run compiled here, found out as the training does it."""
+    if importlib.util.find_spec("torch") is None:
+        return "unknown: torch is not installed"
+    from oleaster.models.kernels import why_not_compiled
+
+    return why_not_compiled() or "in use"
 
 
 def extras() -> Iterator[Fact]:

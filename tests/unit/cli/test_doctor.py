@@ -7,12 +7,14 @@ import platform
 import torch
 
 from oleaster.cli.doctor import abilities, extras, installation, machine
+from oleaster.models.kernels import why_not_compiled
 
 
 def test_versions_are_those_that_run() -> None:
     facts = dict(installation())
     assert facts["python"].startswith(platform.python_version())
     assert facts["torch"] == torch.__version__
+    assert facts["compiled kernels"] == (why_not_compiled() or "in use")
 
 
 def test_extras_of_the_project_are_listed_with_the_command_for_those_missing() -> None:
