@@ -82,5 +82,5 @@ class Generic(nn.Module):
 def pad_rows(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     """(ids [B, L] padded on the right with 0, mask [B, L] int64)"""
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+    return ids, (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()

@@ -245,7 +245,7 @@ def _step(model: nn.Module, parameters: Mapping[str, nn.Parameter], group: list[
     inputs = cluster.sum(sum(len(batch.ids) for batch in batches))
     for sums in (progress.since_log, progress.since_eval, progress.overall):
         sums.add(value, int(count), int(inputs), int(cluster.sum(sum(batch.examples for batch in batches))))
-    return norm, stop
+    return norm, bool(cluster.sum(stop))  # one process hears the signal before another; all must stop at one step
 
 
 def validation_loss(
