@@ -11,7 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 class Section(BaseModel):
     """A frozen part of the tree: unknown keys are errors, field docstrings are descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    # defer_build: `--help` lists fields and never validates, so the validators are built by whoever needs them first.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, defer_build=True
+    )
 
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from oleaster.config.fields import NonNegativeInt, PositiveFloat, PositiveInt, Section, Words
@@ -109,6 +108,8 @@ SPACE_SCHEMA: dict[str, Any] = {
 def read_space(value: object) -> object:
     """A space typed on a command line is YAML; plain data is made the same whether a recipe or Python gave it."""
     if isinstance(value, str):
+        import yaml  # here, because `--help` loads this module and needs no YAML
+
         try:
             value = yaml.safe_load(value) or {}
         except yaml.YAMLError:
