@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ import numpy as np
 import onnx_ir as ir
 
 from oleaster.config.schema import ModelConfig
+from oleaster.core.machine import usable_cores
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.gguf_file import write_gguf
 from oleaster.exporting.layouts.genai import is_graph
@@ -52,12 +52,12 @@ import sys, time
 began = time.perf_counter()
 from pathlib import Path
 from oleaster.exporting.graph import build_graph
-from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
+from oleaster.exporting.quantize import int8_plan, quantise_graph
 model, work = map(Path, sys.argv[1:])
 build_graph(model, work / "fp32")
 source = work / "fp32" / "model.onnx"
 (work / "int8").mkdir()
-quantise_graph(source, work / "int8" / "model.onnx", dict.fromkeys(weight_shapes(source), INT8))
+quantise_graph(source, work / "int8" / "model.onnx", int8_plan(source))
 seconds, status = time.perf_counter() - began, Path("/proc/self/status").read_text()
 print(seconds, int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
 """
@@ -71,7 +71,7 @@ def main() -> None:
     given = parser.parse_args()
     rounds, tokens = (3, 48) if given.quick else (6, 128)
     model = resolve(ModelConfig(model_name_or_path=given.model)).folder
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         seconds, peak = export_int8(model, work)

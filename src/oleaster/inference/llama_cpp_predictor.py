@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oleaster.core.errors import MissingExtraError, ModelError
+from oleaster.core.machine import usable_cores
 from oleaster.inference.choosing import Logits, score_of
 from oleaster.inference.generation import BATCH_ROWS, BATCH_SLOTS, answer
 from oleaster.inference.guides import guide_of
@@ -49,7 +49,7 @@ class LlamaCppPredictor:
         path = Path(folder) / FILE
         self.name = name or Path(folder).name
         self.tokenizer_file = Path(folder) / "tokenizer.json"
-        self.backend = LlamaCppBackend(path, threads or len(os.sched_getaffinity(0)))
+        self.backend = LlamaCppBackend(path, threads or usable_cores())
         self.tokenizer = LlamaCppTokenizer(self.backend)
         self.stop_ids = frozenset(stop_ids or self.backend.ends())
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from oleaster.core.errors import MissingExtraError
+from oleaster.core.machine import usable_cores
 from oleaster.data.papers import Head
 from oleaster.inference.head_predictor import Floats, HeadPredictor
 
@@ -51,8 +52,7 @@ class OnnxHeads:
         except ImportError as error:
             raise MissingExtraError("onnxruntime is not installed", remedy="pip install 'oleaster[cpu]'") from error
         options = ort.SessionOptions()
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        options.intra_op_num_threads = self._threads or usable
+        options.intra_op_num_threads = self._threads or usable_cores()
         options.log_severity_level = 3
         return ort.InferenceSession(str(self.graph), options, providers=["CPUExecutionProvider"])
 

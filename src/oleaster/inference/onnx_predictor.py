@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from oleaster.core.errors import MissingExtraError, ModelError, near_names
+from oleaster.core.machine import usable_cores
 from oleaster.inference.choosing import score_of
 from oleaster.inference.contract import PromptContract
 from oleaster.inference.guides import Guide, guide_of
@@ -60,7 +61,7 @@ class OnnxPredictor:
         if not path.is_file():
             raise ModelError("there is no genai_config.json", where=str(folder), remedy="name an exported folder")
         self._config = json.loads(path.read_text(encoding="utf-8"))
-        self._threads = threads or _usable_cores()
+        self._threads = threads or usable_cores()
         self._adapter_name = adapter
         self._adapter_file = _adapter_file(self.folder, adapter) if adapter else None
         self.name = name or (f"{self.folder.name}:{adapter}" if adapter else self.folder.name)
@@ -278,10 +279,6 @@ def _adapter_file(folder: Path, name: str) -> Path:
 
 def _as_ids(value: int | list[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _equal_length_batches(prompts: Sequence[Sequence[int]], together: bool) -> Iterator[list[int]]:

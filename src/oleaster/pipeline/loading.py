@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError
 from oleaster.core.line import Line
+from oleaster.core.machine import usable_cores
 from oleaster.core.run import Run
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def use_threads(config: Config) -> None:
     """Give torch the CPU threads that the config asks for, else every core this process may use."""
     import torch
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(config.training.num_threads or usable)
+    torch.set_num_threads(config.training.num_threads or usable_cores())
 
 
 def run_of(path: Path | str) -> Run | None:

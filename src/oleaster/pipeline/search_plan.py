@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from oleaster.config.load import replace
 from oleaster.config.rules import TO_FINETUNE, check
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, MissingExtraError
+from oleaster.core.machine import usable_cores
 
 if TYPE_CHECKING:
     from oleaster.config.search import Dimension
@@ -65,8 +65,7 @@ def shelf_of(config: Config) -> Shelf:
 
 def threads_of(config: Config) -> int:
     """CPU threads of each worker: as the recipe says, else an equal share."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.training.num_threads or max(1, usable // config.search_strategy.workers)
+    return config.training.num_threads or max(1, usable_cores() // config.search_strategy.workers)
 
 
 def _need_optuna(config: Config) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oleaster.config.load import load_config, recipe_text
+from oleaster.config.load import leaf_values, load_config, recipe_text, replace
+from oleaster.config.places import seen_from
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, DataError, ModelError, UserError, collect
@@ -68,7 +69,7 @@ def auto_opt(
     trained = run.recipe if run else recipe
     behind = load_config(trained) if trained else None
     tuned_by = run if run is not None and (adapter is not None or not run.adapter.is_dir()) else None
-    origin, carried = Origin(*_origin(base, tuned_by)), _carried(config, behind)
+    origin, carried = Origin(*_origin(base, tuned_by)), _carried(config, behind, run, output)
     if (head := head_behind(path)) is not None:
         where = (base.folder, adapter), output
         return ship_head(*where, head, config, behind, tokenizer, origin, carried, on_progress)
@@ -160,6 +161,7 @@ def generate_adapter(
         UserError: before any work: adapters that were not trained on this base or hold what a branch cannot carry.
         FidelityError: an adapter answers otherwise than in torch. `output` is as it was.
     """
+    from oleaster.exporting.adapters import FOLDER
     from oleaster.exporting.options import check_hardware
     from oleaster.exporting.shared_base import Tasks
     from oleaster.exporting.shared_base import generate_adapter as share
@@ -181,7 +183,7 @@ def generate_adapter(
         own = recipe.model_copy(update={"export": config.export})
         rows = _held_rows(own, recipe, tokenizer)
         tasks[name] = Tasks(rows.encoded, rows.examples, recipe.data.system_prompt, rows.calibration)
-        recipes[name] = recipe_text(_carried(own, recipe))
+        recipes[name] = recipe_text(_carried(own, recipe, run, output / FOLDER))
     precision = "int8" if config.export.precision == "auto" else config.export.precision
     options = config.export.model_copy(update={"precision": precision})
     return share(
@@ -286,14 +288,16 @@ def _origin(base: ModelFolder, run: Run | None) -> tuple[str, str, str | None]:
     return run.summary["base"], run.summary["base_revision"], run.id
 
 
-def _carried(config: Config, recipe: Config | None) -> Config:
-    """The recipe that goes with the artifact: the run's, with the settings of this export.
+def _carried(config: Config, recipe: Config | None, run: Run | None, folder: Path) -> Config:
+    """The recipe that goes with the artifact, into `folder`: the run's, with the settings of this export.
 
     How loud libraries were, and what one evaluation held answers to, is nothing that an artifact goes on with.
     """
     evaluation = config.evaluation.model_copy(update={"answer_with": "auto"})
     given = {"export": config.export, "evaluation": evaluation, "log_level": Config().log_level}
-    return (recipe or config).model_copy(update=given)
+    carried = (recipe or config).model_copy(update=given)
+    trained = {"output_path": str(run.folder)} if run else {}
+    return replace(carried, **seen_from(folder, leaf_values(carried) | trained))
 
 
 def _tuned(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from oleaster.config.load import load_config, save_config
+from oleaster.config.load import leaf_values, load_config, replace, save_config
+from oleaster.config.places import seen_from
 from oleaster.config.schema import Config
+from oleaster.core.artifact import Artifact
 
 ROWS = {"data_files": ["rows/a.jsonl", "rows/more-*.jsonl"], "eval_data_files": ["rows/held.jsonl"]}
 
@@ -66,3 +68,28 @@ def test_a_folder_named_from_the_root_or_from_above_says_nothing(output: str, tm
     (folder / "oleaster.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     assert load_config(folder / "oleaster.yaml").data.data_name == "rows"
+
+
+def test_an_artifacts_recipe_counts_from_the_artifact(project: Path, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(project)
+    there, values = project / "out" / "onnx", leaf_values(read(project))
+    with Artifact.staged(there) as stage:
+        save_config(replace(read(project), **seen_from(there, values)), stage / "oleaster.yaml")
+        Artifact.seal(stage, kind="onnx-genai", precision="int8", base_source="M", base_revision="")
+    assert "../../rows/held.jsonl" in (there / "oleaster.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    moved = Path(shutil.move(project, tmp_path / "elsewhere"))
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "held.jsonl").touch()  # of the same name, where the command is typed
+    config = load_config(moved / "out" / "onnx" / "oleaster.yaml")
+    assert config.data.data_files == [str(moved / "rows" / name) for name in ("a.jsonl", "more-*.jsonl")]
+    assert config.data.eval_data_files == [str(moved / "rows" / "held.jsonl")]
+    assert config.output_path == moved / "runs" / "first"
+    assert config.model.model_name_or_path == "owner/model"
+
+
+def test_a_runs_rows_are_those_of_its_own_project(project: Path, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "held.jsonl").touch()
+    assert read(project).data.eval_data_files == [str(project / "rows" / "held.jsonl")]

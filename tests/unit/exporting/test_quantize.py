@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oleaster.exporting.gptq import gptq
-from oleaster.exporting.quantize import Format, Quantised, block_grid, round_to_nearest
+from oleaster.exporting.quantize import INT8, Format, Quantised, block_grid, round_to_nearest
 
 FORMATS = [Format(bits, block, asymmetric) for bits in (4, 8) for block in (16, 32) for asymmetric in (False, True)]
 
@@ -70,6 +70,12 @@ def test_scales_are_never_rounded_down() -> None:
     assert scales[0, 0].astype(np.float64) * 127 >= 1.0
 
 
+def test_blocks_fit_the_columns() -> None:
+    assert INT8.fitting(576) == INT8 == Format(8, 64)
+    assert INT8.fitting(96) == Format(8, 32)
+    assert Format(4, 32, asymmetric=True).fitting(96) == Format(4, 32, asymmetric=True)
+
+
 def test_bits_per_weight_counts_scales_and_zeros() -> None:
     assert Format(8, 32).bits_per_weight == 8.5
     assert Format(4, 32, asymmetric=True).bits_per_weight == 4.625
@@ -116,7 +122,7 @@ def test_gptq_of_several_weights_is_that_of_each() -> None:
         assert (alone.codes == quantised.codes).mean() > 0.99  # rounding may tip a code
 
 
-@pytest.mark.parametrize("form", [Format(8), Format(4, 32), Format(4, 32, asymmetric=True)], ids=str)
+@pytest.mark.parametrize("form", [INT8, Format(4, 32), Format(4, 32, asymmetric=True)], ids=str)
 @pytest.mark.parametrize("family", ["llama", "mistral"])  # tied and untied
 def test_the_runtime_computes_with_the_packed_weights(family: str, form: Format, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime_genai")
@@ -135,12 +141,13 @@ def test_the_runtime_computes_with_the_packed_weights(family: str, form: Format,
         folder.mkdir()
         (folder / "genai_config.json").write_bytes((graph / "genai_config.json").read_bytes())
         finish_folder(base, folder, [])
-    plan = dict.fromkeys(weight_shapes(graph / "model.onnx"), form)
+    shapes = weight_shapes(graph / "model.onnx")
+    plan = {name: form.fitting(columns) for name, (_, columns) in shapes.items()}  # down_proj has 96
     quantise_graph(graph / "model.onnx", packed / "model.onnx", plan)
     # The reference: the float32 graph with the same rounded weights.
     model = ir.load(graph / "model.onnx")
-    for node in linear_names(model.graph).values():
-        rounded = round_to_nearest(stored_weight(node), form).dense()
+    for name, node in linear_names(model.graph).items():
+        rounded = round_to_nearest(stored_weight(node), plan[name]).dense()
         node.inputs[1].const_value = ir.tensor(np.ascontiguousarray(rounded.T))  # pyright: ignore[reportOptionalMemberAccess]
     for node in model.graph:
         if node.op_type == "Gather" and "embed_tokens.weight" in (node.inputs[0].name or ""):  # pyright: ignore[reportOptionalMemberAccess]

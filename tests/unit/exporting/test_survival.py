@@ -49,4 +49,4 @@ def test_8_bits_keep_what_4_bits_drown() -> None:
 
 
 def test_a_weight_that_is_not_rounded_drowns_nothing() -> None:
-    assert survival(adapter({"q": 1e-6}), weights(["q"]), Format(4, 128)) == []
+    assert survival(adapter({"q": 1e-6}), {"q": np.ones((32, 48), np.float32)}, LOW) == []

@@ -16,7 +16,7 @@ from oleaster.exporting.graph import build_graph, check_family
 from oleaster.exporting.ladder import Rung
 from oleaster.exporting.layouts.layout import Material
 from oleaster.exporting.lessons import Lesson
-from oleaster.exporting.quantize import INT8, quantise_graph, weight_shapes
+from oleaster.exporting.quantize import int8_plan, quantise_graph
 from oleaster.exporting.rungs import Questions, genai_rung, graph_rung, quantised_rung
 
 
@@ -78,7 +78,7 @@ def quantise(
     """Write the graph of the folder `graph` (float32, made from `model`) into `folder` as int8 or calibrated int4."""
     source = graph / "model.onnx"
     if precision == "int8":
-        quantise_graph(source, folder / "model.onnx", dict.fromkeys(weight_shapes(source), INT8))
+        quantise_graph(source, folder / "model.onnx", int8_plan(source))
     else:
         plan, ready = calibrate_graph(model, source, lessons, options.target_mb)
         quantise_graph(source, folder / "model.onnx", plan, ready)
