@@ -51,7 +51,7 @@ class DataConfig(Section):
     data_name: str | None = None
     """Hub data set, local file or folder; `json`, `csv` or `parquet` together with data_files."""
     data_files: Words | None = None
-    """Local files: .jsonl, .json (array), .csv, .parquet."""
+    """Local files: .jsonl, .json (array), .csv, .parquet, each also with .gz behind it."""
     eval_data_files: Words | None = None
     """Local files with the validation rows; else eval_split, else a part of the training rows."""
     train_split: str = "train"

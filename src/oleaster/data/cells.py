@@ -16,5 +16,9 @@ def as_text(value: Any, column: str) -> str:
         return value
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
-    kind = "empty (null)" if value is None else f"a {type(value).__name__}"
-    raise BadRowError(f"'{column}' is {kind}, not text")
+    if value is None:
+        raise BadRowError(f"'{column}' is empty (null), not text")
+    if isinstance(value, (dict, list)):
+        kind = "an object" if isinstance(value, dict) else "a list"
+        raise BadRowError(f"'{column}' is {kind}, not text; where JSON is to be learned, write it as text")
+    raise BadRowError(f"'{column}' is a {type(value).__name__}, not text")

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from json import JSONDecodeError, JSONDecoder
@@ -38,10 +40,12 @@ def read_file(path: Path) -> Rows:
     """
     if not path.is_file():
         raise DataError("there is no such file", where=str(path), remedy=_neighbours(path))
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(kind_of(path))
     if reader is None:
+        known = ", ".join(READERS)
+        reason = f"files ending in '{path.suffix}' are not read" if path.suffix else "the name has no ending"
         raise DataError(
-            f"files ending in '{path.suffix}' are not read", where=str(path), remedy=near_names("", READERS)
+            reason, where=str(path), remedy=f"known endings: {known}, each also with {COMPRESSED} behind it"
         )
     found = reader(path)
     if not found.rows and not found.faults:
@@ -49,16 +53,36 @@ def read_file(path: Path) -> Rows:
     return found
 
 
+def kind_of(path: Path) -> str:
+    """The ending that says how a file is read: `.jsonl` of rows.jsonl, of ROWS.JSONL and of rows.jsonl.gz."""
+    return Path(path.stem if path.suffix.lower() == COMPRESSED else path.name).suffix.lower()
+
+
+def bytes_of(path: Path) -> bytes:
+    """What is in a file, unpacked. Raises: DataError when it is damaged."""
+    data = path.read_bytes()
+    if path.suffix.lower() != COMPRESSED:
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"not a whole gzip file: {error}", where=str(path), remedy="fetch or pack it again") from error
+
+
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         inside = "" if path.is_absolute() else f" in {Path.cwd()}"
         return f"the folder {path.parent} does not exist{inside} either"
-    return near_names(path.name, [p.name for p in path.parent.iterdir() if p.suffix.lower() in READERS])
+    return near_names(path.name, [p.name for p in path.parent.iterdir() if kind_of(p) in READERS])
 
 
 def _decode(path: Path, faults: list[DataError]) -> str:
     """The file as text; lines that are not UTF-8 become faults and the text is then empty."""
-    data = path.read_bytes()
+    data = bytes_of(path)
+    if data.startswith(b"version https://git-lfs"):
+        pointer = "the file is a pointer of git-lfs, the rows are elsewhere"
+        faults.append(DataError(pointer, where=str(path), remedy="git lfs pull, in the folder it was cloned to"))
+        return ""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         faults.append(DataError("the file is UTF-16", where=str(path), remedy="save it as UTF-8"))
         return ""
@@ -142,6 +166,9 @@ def _read_json(path: Path) -> Rows:
                 remedy=f"write the array of '{field_name}' itself, or one row a line",
             )
         )
+    elif text.lstrip().partition("\n")[0].strip() == "{":
+        remedy = "write one row a line, or an array: [{...}, {...}]"
+        found.faults.append(DataError("a row goes over several lines", where=str(path), remedy=remedy))
     else:
         _read_lines(text, path, found)
     return found
@@ -252,6 +279,8 @@ def _read_csv(path: Path) -> Rows:
             continue
         if not header:
             header = [cell.strip() for cell in cells]
+            if header[0] == "" and "index" not in header:
+                header[0] = "index"  # pandas writes its row numbers without a name
             twice = sorted({name for name in header if header.count(name) > 1})
             if twice or "" in header:
                 reason = f"the columns {twice} occur twice" if twice else "a column has no name"
@@ -270,13 +299,14 @@ def _read_parquet(path: Path) -> Rows:
     from pyarrow import parquet
 
     try:
-        rows = parquet.read_table(path).to_pylist()
+        rows = parquet.read_table(pa.BufferReader(bytes_of(path))).to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         return Rows(faults=[DataError(f"not a readable Parquet file: {reason}", where=str(path))])
     return Rows(rows, [f"{path}[{i}]" for i in range(len(rows))])
 
 
+COMPRESSED = ".gz"
 READERS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": _read_json,
     ".ndjson": _read_json,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from shlex import quote
 from typing import Any, NamedTuple
 
 from oleaster.config.schema import DataConfig
@@ -25,6 +27,8 @@ ANSWERS = ("output", "response")
 CHATS = ("messages", "conversations", "conversation")
 BYSTANDERS = {"id", "idx", "index", "source", "url", "meta", "metadata", "timestamp", "language", "lang", *MARKS}
 """Columns that may stand beside `text` without making it doubtful that the text is all there is."""
+LABELLED = ("text", "label")
+"""Columns of a classification as the hub has them; beside others it may be meant otherwise."""
 ROLES = {
     "human": "user",
     "user": "user",
@@ -39,6 +43,10 @@ ROLES = {
     "function_response": "tool",
 }
 """Who speaks: ShareGPT's names and OpenAI's."""
+
+
+class UnclearError(ValueError):
+    """Why the columns allow several readings, or none."""
 
 
 class Shape(NamedTuple):
@@ -61,7 +69,10 @@ def settle_shape(config: DataConfig, rows: Rows) -> DataConfig:
     columns = Counter(key for row in rows.rows for key in row)
     usual = {name for name, count in columns.items() if 2 * count >= len(rows.rows)}
     if config.data_format == "auto":
-        config = _by_columns(config, usual)
+        try:
+            config = _by_columns(config, usual)
+        except UnclearError as error:
+            raise _unclear(rows, [name for name in columns if name in usual], str(error)) from None
     if config.data_format == "completion":
         prompt = config.prompt_field or _pick("prompt", PROMPTS, usual - {config.completion_field or ""})
         completion = config.completion_field or _pick("answer", COMPLETIONS, usual - {prompt})
@@ -119,6 +130,11 @@ def _by_settings(config: DataConfig) -> DataConfig:
 
 
 def _by_columns(config: DataConfig, columns: set[str]) -> DataConfig:
+    """Decide from the names of the columns. Raises: UnclearError."""
+    if columns - BYSTANDERS == set(LABELLED):
+        prompt, answer = LABELLED
+        update = {"data_format": "completion", "prompt_field": prompt, "completion_field": answer}
+        return config.model_copy(update=update)
     found: dict[str, str] = {}
     chats = [name for name in CHATS if name in columns]
     if chats:
@@ -131,29 +147,36 @@ def _by_columns(config: DataConfig, columns: set[str]) -> DataConfig:
     elif all(pairs):
         found["completion"] = "columns " + ", ".join(pairs[0] + pairs[1])
         if "text" not in columns and not chats:
-            raise _unclear(columns, f"{' or '.join(pairs[0])} may be the prompt, {' or '.join(pairs[1])} the answer")
+            raise UnclearError(f"{' or '.join(pairs[0])} may be the prompt, {' or '.join(pairs[1])} the answer")
     if "text" in columns:
         found["text"] = "column text"
     for shape, known in (("tagged", TAGGED), ("pairs", PAIRS)):
         if names := next((names for names in known if columns.issuperset(names)), None):
             found.setdefault(shape, f"columns {' and '.join(names)}")
     if len(found) > 1:
-        raise _unclear(columns, "; ".join(f"{why} would make it {shape}" for shape, why in found.items()))
+        raise UnclearError("; ".join(f"{why} would make it {shape}" for shape, why in found.items()))
     if not found:
-        raise _unclear(columns, "none of them is a known prompt, answer, text or conversation")
+        raise UnclearError("none of them is a known prompt, answer, text or conversation")
     if "text" in found and columns - {"text"} - BYSTANDERS:
-        raise _unclear(columns, "text may be all there is to learn, or the prompt for another column")
+        raise UnclearError("text may be all there is to learn, or the prompt for another column")
     return config.model_copy(update={"data_format": next(iter(found))})
 
 
-def _unclear(columns: set[str], why: str) -> DataError:
-    names = sorted(columns)
+def _unclear(rows: Rows, columns: Sequence[str], why: str) -> DataError:
+    file = _file_of(rows)
+    first, second, *_ = *(name for name in columns if name not in BYSTANDERS), "COLUMN", "COLUMN"
     return DataError(
-        f"the columns {', '.join(names)} do not say what is to be learned: {why}",
-        where="data_format",
-        remedy="write --prompt_field COLUMN --completion_field COLUMN, or --text_template '{COLUMN} ... {COLUMN}', "
-        "or --text_field COLUMN (whole text), or --data_format alpaca|sharegpt|messages|tagged|pairs",
+        f"the columns {', '.join(columns)} do not say what is to be learned: {why}",
+        where=file,
+        remedy=f"write --prompt_field {quote(first)} --completion_field {quote(second)} (or others), "
+        f"--text_template '{{{first}}} ... {{{second}}}', or --text_field COLUMN (whole text); "
+        f"oleaster init {quote(file)} looks into the rows and proposes",
     )
+
+
+def _file_of(rows: Rows) -> str:
+    """Where the first row was read from, without its line."""
+    return re.sub(r":\d+$|\[\d+\]$", "", rows.places[0])
 
 
 def _pick(what: str, names: tuple[str, ...], columns: set[str]) -> str:
@@ -198,7 +221,7 @@ def missing_everywhere(rows: Rows, required: tuple[str, ...]) -> list[DataError]
         return []
     near = "; ".join(_column_like(name, columns) for name in missing)
     message = f"no row has the columns {{{', '.join(missing)}}}; the rows have {{{', '.join(sorted(columns))}}}"
-    return [DataError(message, where=rows.places[0].rpartition(":")[0] or rows.places[0], remedy=near)]
+    return [DataError(message, where=_file_of(rows), remedy=near)]
 
 
 def _column_like(name: str, columns: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oleaster.core.errors import ConfigError, DataError, near_names
-from oleaster.data.readers import READERS, Rows, read_file
+from oleaster.data.readers import READERS, Rows, kind_of, read_file
 
 KINDS = ("json", "csv", "parquet")
 """What `--data_name` may say together with `--data_files` (the spelling of `datasets` and Olive)."""
@@ -51,7 +51,7 @@ def open_source(data_name: str | None, data_files: Sequence[str] | None) -> Sour
     path = Path(data_name).expanduser()
     if path.is_dir():
         return Source(data_name, _files_of(path))
-    if path.is_file() or path.suffix.lower() in READERS or data_name.startswith((".", "/", "~")):
+    if path.is_file() or kind_of(path) in READERS or data_name.startswith((".", "/", "~")):
         return Source(data_name, {"train": (path,)})
     return Source(data_name, hub=True)
 
@@ -71,7 +71,7 @@ def _files_of(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The data files of a folder by split: train.jsonl, valid.jsonl, test-00000-of-00002.parquet, data/train.csv."""
     inner = folder / "data"
     listed = [p for place in (folder, inner) if place.is_dir() for p in sorted(place.iterdir())]
-    files = [p for p in listed if p.is_file() and p.suffix.lower() in READERS]
+    files = [p for p in listed if p.is_file() and kind_of(p) in READERS]
     splits: dict[str, list[Path]] = {}
     for path in files:
         word = re.split(r"[-_.]", path.stem.lower(), maxsplit=1)[0]

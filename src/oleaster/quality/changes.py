@@ -17,6 +17,7 @@ from typing import Any
 
 from oleaster.core.errors import DataError
 from oleaster.core.files import atomic_write_bytes, atomic_write_text
+from oleaster.data.readers import bytes_of
 from oleaster.quality.lenient import BOM, decode
 from oleaster.quality.lines import Line, read_lines
 
@@ -138,7 +139,7 @@ def read_source(path: Path) -> tuple[Source, list[Line]]:
     """All lines of a file with their rows, and what `undo` needs. Raises: DataError when there is no such file."""
     if not path.is_file():
         raise DataError("there is no such file", where=str(path), remedy="name a file with rows")
-    data = path.read_bytes()
+    data = bytes_of(path)
     lines, exact = read_lines(path)
     source = Source(str(path), hashlib.sha256(data).hexdigest(), len(lines), exact)
     if not exact:

@@ -88,7 +88,7 @@ def clean(
     if not work.rows:
         raise DataError("the file holds no rows", where=str(path), remedy="give a file with rows")
     _mend_texts(work, fixes)
-    shape = settle_shape(config, Rows(list(work.rows.values()), [""] * len(work.rows)))
+    shape = settle_shape(config, Rows(list(work.rows.values()), [f"{path}:{number}" for number in work.rows]))
     if "label_spellings" in fixes:
         _spell_labels(work, shape)
     items = _usable(work, shape, fixes)

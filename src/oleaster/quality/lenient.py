@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oleaster.core.errors import DataError
-from oleaster.data.readers import Rows, read_file
+from oleaster.data.readers import Rows, bytes_of, kind_of, read_file
 
 TEXT_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 GUESSES = ("cp1252", "cp1250", "iso8859_2", "cp1251")
@@ -53,13 +53,13 @@ def read_leniently(path: Path) -> tuple[Rows, Decoded | None]:
 
     Raises: DataError when there is no such file or it is of an unknown kind.
     """
-    if path.suffix.lower() not in TEXT_FILES or not path.is_file():
+    if kind_of(path) not in TEXT_FILES or not path.is_file():
         return read_file(path), None
-    decoded = decode(path.read_bytes())
+    decoded = decode(bytes_of(path))
     if decoded.encoding == "utf-8":
         return read_file(path), decoded
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
+        copy = Path(folder) / f"rows{kind_of(path)}"
         copy.write_text(decoded.text, encoding="utf-8", newline="")
         found = read_file(copy)
     places = [place.replace(str(copy), str(path), 1) for place in found.places]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oleaster.data.readers import bytes_of, kind_of
 from oleaster.quality.lenient import decode, read_leniently
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -33,7 +34,7 @@ def read_lines(path: Path) -> tuple[list[Line], bool]:
     """(lines, whether they are the file's own). A file of another kind than JSON lines is taken row by row, each row
     written as a JSON line."""
     rows, decoded = read_leniently(path)
-    if path.suffix.lower() not in JSON_LINES or _is_array(decoded.text if decoded else ""):
+    if kind_of(path) not in JSON_LINES or _is_array(decoded.text if decoded else ""):
         lines = [
             Line(i, place, text, text, row)
             for i, (row, place) in enumerate(zip(rows.rows, rows.places, strict=True), 1)
@@ -42,7 +43,7 @@ def read_lines(path: Path) -> tuple[list[Line], bool]:
         return lines, False
     by_place = dict(zip(rows.places, rows.rows, strict=True))
     faults = {fault.where: fault.message for fault in rows.faults}
-    data = path.read_bytes()
+    data = bytes_of(path)
     again = decode(data)
     texts = again.text.split("\n")
     if again.encoding.startswith("utf-16"):

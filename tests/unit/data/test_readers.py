@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def test_json_arrays_equal_the_json_module(tmp_path: Path, rows: list, indent: i
         ("a.jsonl", b"\n  \n", "a.jsonl", "holds no rows"),
         ("a.jsonl", b"{}\n", ":1", "empty object"),
         ("a.jsonl", b'{"a": ' + b"[" * 100_000, ":1", "nested too deeply"),
+        ("a.jsonl", b'{\n  "a": 1\n}\n{\n  "a": 2\n}\n', "a.jsonl", "over several lines"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a.jsonl", "pointer of git-lfs"),
         ("a.json", b'[{"a": 1},\n {"a": oops}]', ":2", "Expecting value"),
         ("a.json", b'[{"a": 1}\n {"a": 2}]', ":2", "expected ',' or ']'"),
         ("a.json", b'[{"a": 1},\n {"a": 2}\n', ":3", "ends in the middle of the array"),
@@ -86,6 +89,20 @@ def test_csv_with_semicolons_quotes_and_newlines_in_cells(write) -> None:
     found = read_file(Path(write("a.csv", 'text;label\n"two\nlines; here";x\nnext;y\n')))
     assert found.rows == [{"text": "two\nlines; here", "label": "x"}, {"text": "next", "label": "y"}]
     assert [place.rpartition(":")[2] for place in found.places] == ["2", "4"]
+
+
+def test_the_row_numbers_that_pandas_writes_have_no_name(write) -> None:
+    assert read_file(Path(write("a.csv", b",a\n0,x\n"))).rows == [{"index": "0", "a": "x"}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "A.JSONL.GZ"])
+def test_packed_files_are_read_as_what_is_in_them(write, name: str) -> None:
+    inside = b"a\nx\n" if "csv" in name else b'{"a": "x"}\n'
+    path = Path(write(name, gzip.compress(inside)))
+    assert read_file(path).rows == [{"a": "x"}]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        read_file(path)
 
 
 def test_parquet(tmp_path: Path) -> None:

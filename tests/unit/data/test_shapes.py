@@ -28,6 +28,7 @@ def shaped(*rows: dict[str, Any], **settings: Any) -> tuple[DataConfig, list[Exa
     [
         ({"input": "q", "output": "a"}, "completion", ["q", "a"]),
         ({"prompt": "q", "completion": "a", "id": 3}, "completion", ["q", "a"]),
+        ({"text": "q", "label": "a", "idx": 3}, "completion", ["q", "a"]),
         ({"question": "q", "answer": "a", "final_answer": "b"}, "completion", ["q", "a"]),
         ({"instruction": "q", "response": "a"}, "completion", ["q", "a"]),
         ({"instruction": "q", "input": "", "output": "a"}, "alpaca", ["q", "a"]),
@@ -58,6 +59,7 @@ def test_known_columns(row: dict[str, Any], shape: str, said: list[str]) -> None
     "row",
     [
         {"text": "t", "intent": "i"},
+        {"text": "t", "label": 1, "label_text": "i"},
         {"text": "t", "input": "q", "output": "a"},
         {"prompt": "q", "input": "p", "output": "a"},
         {"tokens": "t", "marks": "u"},
@@ -67,6 +69,14 @@ def test_known_columns(row: dict[str, Any], shape: str, said: list[str]) -> None
 def test_what_the_columns_do_not_say_is_asked_with_the_choices(row: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="--prompt_field"):
         shaped(row)
+
+
+def test_what_to_write_instead_names_the_file_and_its_columns() -> None:
+    with pytest.raises(DataError) as raised:
+        shaped({"id": 1, "my phrase": "p", "tone": "t"})
+    assert raised.value.where == "f.jsonl"
+    assert "--prompt_field 'my phrase' --completion_field tone" in str(raised.value)
+    assert "oleaster init f.jsonl" in str(raised.value)
 
 
 def test_text_alone_is_learned_whole() -> None:

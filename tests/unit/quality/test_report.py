@@ -215,7 +215,7 @@ def test_a_plugged_in_check_is_run_and_a_second_of_its_name_refused(look: Callab
 
 
 def test_unclear_columns_and_missing_files_say_what_to_write(tmp_path: Path, write: Callable[..., Path]) -> None:
-    with pytest.raises(DataError, match="--prompt_field COLUMN"):
+    with pytest.raises(DataError, match="--prompt_field a --completion_field c"):
         gather([str(write("train.jsonl", [{"a": "b", "c": "d"}]))], DataConfig())
     with pytest.raises(DataError, match="no such file"):
         gather([str(tmp_path / "nothing.jsonl")], DataConfig())
