@@ -7,7 +7,6 @@ from oleaster.cli.finetune import TITLES
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import ALIASES, Flag, select
 from oleaster.config.rules import ALWAYS
-from oleaster.core.errors import ConfigError
 
 OUTPUT = Flag(
     "output_path",
@@ -46,11 +45,11 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Export; print each step, the fidelity ladder and what the precision was chosen from."""
+    given.require(
+        model_path=("the run or model to export", "runs/first"),
+        output_path=("the folder to write", "-o artifacts/first"),
+    )
     path, adapter, output = (given.own[name] for name in ("model_path", "adapter_path", "output_path"))
-    if path is None:
-        raise ConfigError("not given: the run or model to export", remedy=f"{given.command} runs/first")
-    if output is None:
-        raise ConfigError("not given: the folder to write", remedy=f"{given.command} -o artifacts/first")
 
     from oleaster.cli.settings import config_for
     from oleaster.pipeline.loading import recipe_of

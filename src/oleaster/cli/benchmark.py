@@ -5,7 +5,6 @@ from __future__ import annotations
 from oleaster.cli.evaluate import ADAPTER, MODEL
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, select
-from oleaster.core.errors import ConfigError
 
 SETTINGS = ("dtype", "num_threads", "trust_remote_code", "log_level")
 
@@ -42,10 +41,7 @@ def command() -> Command:
 def run(given: Given) -> int:
     """Ask, print the table, say where it is kept."""
     own = given.own
-    if own["model_path"] is None:
-        raise ConfigError("not given: the run or model", remedy=f"{given.command} runs/first --tasks arc_easy")
-    if not own["tasks"]:
-        raise ConfigError("not given: the benchmarks", where="--tasks", remedy=f"{given.command} --tasks arc_easy")
+    given.require(model_path=("the run or model", "runs/first"), tasks=("the benchmarks", "--tasks arc_easy"))
 
     from rich.console import Console
     from rich.table import Table

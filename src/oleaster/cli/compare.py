@@ -8,13 +8,14 @@ from oleaster.cli.finetune import TITLES
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, select
 from oleaster.config.rules import ALWAYS
-from oleaster.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from oleaster.evaluation.report import Report
 
 FIRST = Flag("first", "Run, model, artifact, or folder with a report of an evaluation.")
 SECOND = Flag("second", "The one that is held against it.")
+TWO_MODELS = {"first": ("the first model", "runs/first"), "second": ("the second model", "runs/second -d test.jsonl")}
+"""What `Given.require` is asked for."""
 SETTINGS = tuple(
     select(
         ["data", "evaluation"],
@@ -61,9 +62,8 @@ def two_reports(given: Given) -> tuple[Report, Report]:
     from oleaster.pipeline.loading import recipe_of
     from oleaster.pipeline.measuring import report_of
 
+    given.require(**TWO_MODELS)
     paths = [given.own["first"], given.own["second"]]
-    if None in paths:
-        raise ConfigError("not given: the two models", remedy=f"{given.command} runs/first runs/second -d test.jsonl")
     fresh = any(given.settings.get(name) for name in ("data_name", "data_files", "eval_data_files"))
     configs = [config_for(given, recipe_of(path), ALWAYS) if fresh else None for path in paths]
     first, second = (report_of(path, config) for path, config in zip(paths, configs, strict=True))

@@ -38,9 +38,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Examine, print the trials as they end, then what was found."""
+    given.require(run=("the run", "runs/first"))
     path = given.own["run"]
-    if path is None:
-        raise ConfigError("not given: the run", remedy=f"{given.command} runs/first")
     if given.own["steps"] < 1:
         raise ConfigError("at least one step", where="--steps", remedy="--steps 40")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from oleaster.cli.finetune import TITLES
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, select
 from oleaster.config.rules import ALWAYS, Problem
 from oleaster.config.schema import Config
-from oleaster.core.errors import ConfigError
 
 MODEL = Flag(
     "model_path",
@@ -55,14 +55,14 @@ def run(given: Given) -> int:
     from oleaster.cli.settings import config_for
     from oleaster.pipeline.loading import recipe_of
 
+    given.require(model_path=("the run or model to score", "runs/first"))
     path = given.own["model_path"]
-    if path is None:
-        raise ConfigError("not given: the run or model to score", remedy=f"{given.command} runs/first")
 
     def has_rows(config: Config) -> Iterator[Problem]:
         if not (config.data.data_name or config.data.data_files or config.data.eval_data_files):
+            why = f"{path} has no recipe" if Path(path).exists() else f"there is no folder {path} with a recipe"
             remedy = f"{given.command} -d rows.jsonl"
-            yield Problem("", f"not given: the rows (--data_name or --data_files); {path} has no recipe", remedy)
+            yield Problem("", f"not given: the rows (--data_name or --data_files); {why}", remedy)
 
     config = config_for(given, given.own["config"] or recipe_of(path, given.own["adapter"]), (*ALWAYS, has_rows))
 

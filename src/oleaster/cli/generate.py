@@ -62,9 +62,8 @@ def model_settings(given: Given) -> tuple[Config, Sampling]:
     from oleaster.inference.predictor import Sampling
     from oleaster.pipeline.loading import recipe_of
 
+    given.require(model_path=("the run or model", "runs/first"))
     path, own = given.own["model_path"], given.own
-    if path is None:
-        raise ConfigError("not given: the run or model", remedy=f"{given.command} runs/first")
     if own["temperature"] < 0 or not 0 < own["top_p"] <= 1 or own["top_k"] < 0:
         raise ConfigError("temperature >= 0, top_k >= 0 and 0 < top_p <= 1 must hold", where="sampling")
     config = config_for(given, recipe_of(path, own["adapter"]), ALWAYS)

@@ -8,7 +8,6 @@ from oleaster.cli.auto_opt import OUTPUT, SHIPPING_TITLES
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, select
 from oleaster.config.rules import ALWAYS
-from oleaster.core.errors import ConfigError
 
 SETTINGS = ("precision", "target_mb", "calibration_rows", "max_drop", "max_kl", "verify_rows", "device", "provider")
 
@@ -36,11 +35,11 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Export; print each adapter's fidelity ladder."""
+    given.require(
+        adapter_paths=("the adapters", "--adapter_paths runs/a,runs/b"),
+        output_path=("the folder to write", "-o artifacts/shared"),
+    )
     base, adapters, output = (given.own[name] for name in ("base_model_path", "adapter_paths", "output_path"))
-    if not adapters:
-        raise ConfigError("not given: the adapters", remedy=f"{given.command} --adapter_paths runs/a,runs/b")
-    if output is None:
-        raise ConfigError("not given: the folder to write", remedy=f"{given.command} -o artifacts/shared")
 
     from oleaster.cli.settings import config_for
 

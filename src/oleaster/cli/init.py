@@ -29,9 +29,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Write the recipe, say what was seen and what comes next."""
+    given.require(data=("the rows", "rows.jsonl"))
     rows, output = given.own["data"], given.own["output"]
-    if rows is None:
-        raise ConfigError("not given: the rows", remedy="oleaster init rows.jsonl")
     path = Path(output)
     if output != "-" and path.exists():
         raise ConfigError("the file is there already", where=output, remedy="name another one: -o other.yaml")

@@ -123,8 +123,10 @@ def command_of(name: str) -> Command:
 
 
 def _dispatch(words: list[str]) -> int:
-    name = words[0] if words else "--help"
-    if name in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help", "help"):
+        words = [*words[1:], "--help"]  # `help COMMAND` is `COMMAND --help`
+    name = words[0]
+    if name == "--help":
         print(help_text(), end="")
         return 0
     name = _OTHER_NAMES.get(name, name)

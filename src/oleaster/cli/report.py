@@ -6,7 +6,6 @@ from pathlib import Path
 
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
-from oleaster.core.errors import ConfigError
 
 FOLDER = Flag("path", "Folder that finetune, auto-opt, run or search made.", "path")
 
@@ -43,9 +42,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Read the folder, write the page."""
+    given.require(path=("the folder to tell about", "runs/first"))
     path = given.own["path"]
-    if path is None:
-        raise ConfigError("not given: the folder to tell about", remedy=f"{given.command} runs/first")
 
     from oleaster.core.files import atomic_write_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oleaster.cli.compare import FIRST, SECOND, SETTINGS, two_reports
+from oleaster.cli.compare import FIRST, SECOND, SETTINGS, TWO_MODELS, two_reports
 from oleaster.cli.finetune import TITLES
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, select
@@ -34,9 +34,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Ask both models (or read what they answered) and write the sheet."""
+    given.require(**TWO_MODELS, output=("the folder of the sheet", "-o sheet"))
     folder, count = given.own["output"], given.own["sheet_rows"]
-    if folder is None:
-        raise ConfigError("not given: the folder of the sheet", remedy=f"{given.command} -o sheet")
     if count < 1:
         raise ConfigError(f"a sheet of {count} rows is none", where="--sheet_rows", remedy="--sheet_rows 50")
     first, second = two_reports(given)

@@ -9,7 +9,6 @@ from oleaster.cli.finetune import RECIPE, TITLES
 from oleaster.cli.run import recipe_of_command
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, sections, select
-from oleaster.core.errors import ConfigError
 
 
 def command() -> Command:
@@ -49,8 +48,7 @@ def run(given: Given) -> int:
     from oleaster.pipeline.submitting import Place, make_job, send_job
 
     own = given.own
-    if not own["azureml"]:
-        raise ConfigError("not given: where to", remedy=f"{given.command} --azureml")
+    given.require(azureml=("where to", "--azureml"))
     given, recipes = recipe_of_command(given)
     config = config_for(given, recipes, (*TO_RUN, names_what_it_needs(given.command)))
     place = Place(**{each.name: own[each.name] for each in fields(Place)})

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
-from oleaster.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from oleaster.evaluation.judging import Judgement
@@ -34,9 +33,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Print the judgement."""
+    given.require(sheet_path=("the folder of the sheet", "sheet"))
     folder = given.own["sheet_path"]
-    if folder is None:
-        raise ConfigError("not given: the folder of the sheet", remedy=f"{given.command} sheet")
 
     from oleaster.evaluation.judging import unblind
     from oleaster.evaluation.sheet import TABLE

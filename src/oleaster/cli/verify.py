@@ -7,7 +7,6 @@ from oleaster.cli.evaluate import ADAPTER
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, select
 from oleaster.config.rules import ALWAYS
-from oleaster.core.errors import ConfigError
 
 ARTIFACT = Flag("artifact_path", "Folder that auto-opt made.", "path")
 
@@ -36,9 +35,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Climb and print the ladder."""
+    given.require(artifact_path=("the artifact", "artifacts/first"))
     path = given.own["artifact_path"]
-    if path is None:
-        raise ConfigError("not given: the artifact", remedy=f"{given.command} artifacts/first")
 
     from oleaster.cli.settings import config_for
     from oleaster.pipeline.loading import recipe_of

@@ -45,9 +45,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Look again and again until all runs are done (the page: until Ctrl-C)."""
+    given.require(runs=("the runs", "runs/first"))
     names = given.own["runs"]
-    if not names:
-        raise ConfigError("not given: the runs", remedy=f"{given.command} runs/first")
 
     from rich.console import Console
 

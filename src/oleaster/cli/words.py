@@ -42,6 +42,16 @@ class Given:
     settings: Mapping[str, object]
     """Flag name -> value as text, for `load_config`; only what was typed."""
 
+    def require(self, **wanted: tuple[str, str]) -> None:
+        """Of the command's own flags and words, what it cannot do without: name = (what it is, what could be typed).
+
+        Raises: ConfigError that names all that are missing, with a command line that has them.
+        """
+        missing = [wanted[name] for name in wanted if not self.own[name]]
+        if missing:
+            names, examples = zip(*missing, strict=True)
+            raise ConfigError(f"not given: {', '.join(names)}", remedy=" ".join([self.command, *examples]))
+
 
 @dataclass(frozen=True)
 class Command:

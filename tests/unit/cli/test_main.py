@@ -41,13 +41,21 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         (["finetune", "--max_steps", "ten"], "--max_steps: 'ten' is no whole number"),
         (["finetune", "--config", "no.yaml"], "no.yaml: there is no such recipe"),
         (["evaluate"], "not given: the run or model to score\n  -> oleaster evaluate runs/first"),
-        (["evaluate", "no/run"], "not given: the rows"),
+        (["evaluate", "no/run"], "not given: the rows (--data_name or --data_files); there is no folder no/run"),
         (["generate"], "not given: the run or model"),
         (["generate", "x", "y", "--top_p", "3"], "0 < top_p <= 1 must hold"),
-        (["auto-opt"], "not given: the run or model to export\n  -> oleaster auto-opt runs/first"),
+        (
+            ["auto-opt"],
+            "not given: the run or model to export, the folder to write\n  -> oleaster auto-opt runs/first -o",
+        ),
         (["optimize", "runs/a"], "not given: the folder to write\n  -> oleaster auto-opt runs/a -o artifacts/first"),
         (["auto-opt", "runs/a", "-o", "b", "--precision", "int5"], "--precision: 'int5' is none of auto, fp32"),
-        (["generate-adapter"], "not given: the adapters"),
+        (
+            ["generate-adapter"],
+            "not given: the adapters, the folder to write\n  -> oleaster generate-adapter --adapter",
+        ),
+        (["compare", "runs/a"], "not given: the second model\n  -> oleaster compare runs/a runs/second -d test.jsonl"),
+        (["data", "clean"], "-> oleaster data clean rows.jsonl -o cleaned.jsonl"),
         (["verify"], "not given: the artifact"),
         (["verify", "no/such"], "no/such: no such folder\n  -> export it again with `oleaster auto-opt`"),
         (["chat", "--temperature", "warm"], "--temperature: 'warm' is no number"),
@@ -79,6 +87,12 @@ def test_a_recipe_that_nobody_named_is_announced(tmp_path: Path) -> None:
     done = program("finetune", "-o", str(tmp_path))
     assert done.stderr.startswith(f"settings that are not given here come from {tmp_path / 'oleaster.yaml'}\n")
     assert "not given: the rows" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["help", "verify"], ["--help", "verify"], ["verify", "-h"]])
+def test_help_of_a_command_in_the_ways_of_other_tools(words: list[str], capsys) -> None:
+    assert main(words) == 0
+    assert "usage: oleaster verify ARTIFACT" in capsys.readouterr().out
 
 
 def test_version_in_both_ways() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from oleaster.cli.data.rows import FILE, RECIPE, TITLES, new_file, settings_of, shape_flags
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
-from oleaster.core.errors import ConfigError
 
 
 def command() -> Command:
@@ -41,9 +40,8 @@ def command() -> Command:
 def run(given: Given) -> int:
     """Augment; print what was made and what was thrown away."""
     own = given.own
-    if own["file"] is None:
-        raise ConfigError("not given: the training rows", remedy=f"{given.command} train.jsonl -o more.jsonl")
-    output = new_file(given, "more.jsonl")
+    given.require(file=("the training rows", "train.jsonl"), output=("the file to write", "-o more.jsonl"))
+    output = new_file(given)
     config = settings_of(given)
 
     from oleaster import pipeline

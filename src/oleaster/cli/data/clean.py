@@ -7,7 +7,6 @@ from pathlib import Path
 from oleaster.cli.data.rows import FILE, RECIPE, TITLES, new_file, settings_of, shape_flags
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
-from oleaster.core.errors import ConfigError
 
 OUTPUT = Flag("output", "File to write (.jsonl); the list of changes stands beside it.", "path", short="o")
 
@@ -44,9 +43,8 @@ def command() -> Command:
 def run(given: Given) -> int:
     """Clean; print what was done how often."""
     own = given.own
-    if own["file"] is None:
-        raise ConfigError("not given: the file to clean", remedy=f"{given.command} rows.jsonl -o cleaned.jsonl")
-    output = new_file(given, "cleaned.jsonl")
+    given.require(file=("the file to clean", "rows.jsonl"), output=("the file to write", "-o cleaned.jsonl"))
+    output = new_file(given)
     config = settings_of(given)
 
     from oleaster import pipeline

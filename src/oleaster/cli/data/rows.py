@@ -33,11 +33,9 @@ def settings_of(given: Given) -> Config:
     return config_for(given, given.own["config"], ALWAYS)
 
 
-def new_file(given: Given, example: str) -> Path:
+def new_file(given: Given) -> Path:
     """The file to write; never one that is there already."""
-    output: Path | None = given.own["output"]
-    if output is None:
-        raise ConfigError("not given: the file to write", remedy=f"{given.command} -o {example}")
+    output: Path = given.own["output"]
     if output.exists():
         raise ConfigError("the file exists already", where=str(output), remedy="name a new one; nothing is overwritten")
     return output

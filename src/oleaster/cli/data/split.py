@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from oleaster.cli.data.rows import FILES, RECIPE, TITLES, settings_of, shape_flags
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
-from oleaster.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from oleaster.quality.divide import Division
@@ -43,10 +42,7 @@ def command() -> Command:
 def run(given: Given) -> int:
     """Divide; print the parts."""
     own = given.own
-    if not own["files"]:
-        raise ConfigError("not given: the rows", remedy=f"{given.command} rows.jsonl -o parts")
-    if own["output"] is None:
-        raise ConfigError("not given: the folder to write", remedy=f"{given.command} -o parts")
+    given.require(files=("the rows", "rows.jsonl"), output=("the folder to write", "-o parts"))
     config = settings_of(given)
 
     from oleaster import pipeline

@@ -7,7 +7,6 @@ from pathlib import Path
 from oleaster.cli.data.rows import new_file
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
-from oleaster.core.errors import ConfigError
 
 CLEANED = Flag("file", "File that data clean has written; its list of changes stands beside it.")
 
@@ -26,9 +25,8 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Go back."""
-    if given.own["file"] is None:
-        raise ConfigError("not given: the cleaned file", remedy=f"{given.command} cleaned.jsonl -o rows.jsonl")
-    output = new_file(given, "rows.jsonl")
+    given.require(file=("the cleaned file", "cleaned.jsonl"), output=("the file to write", "-o rows.jsonl"))
+    output = new_file(given)
 
     from oleaster.quality.changes import undo
 
