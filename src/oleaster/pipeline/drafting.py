@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from oleaster.core.errors import DataError
 from oleaster.data.faults import raise_faults
 from oleaster.data.papers import Example
 from oleaster.data.readers import Rows
-from oleaster.data.shapes import build_examples, settle_shape
+from oleaster.data.shapes import BYSTANDERS, build_examples, settle_shape
 from oleaster.data.sources import Source, open_source, read_split
 from oleaster.data.split import FEWEST_ROWS, Repeats, find_labels, find_repeats
+from oleaster.tasks.classification import FEW
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ANSWER_NAMES = ("label", "category", "class", "intent", "answer", "target", "summary", "translation", "completion")
@@ -26,6 +28,8 @@ FEW_LABELS = 5
 """A column is of labels when each of its values occurs at least this often on average."""
 LONGEST_LABEL = 80
 """Characters."""
+TEMPLATE_TOKENS = 96
+"""Room for turn marks, a system message and the instruction of a task."""
 CHARACTERS_PER_TOKEN = 3.5
 """For an estimate where the tokenizer is not at hand: English is at 4, other languages below."""
 
@@ -75,13 +79,14 @@ def draft(rows: str, model: str | None = None) -> Draft:
         raise DataError(
             "there are no rows", where=rows, remedy="one JSON object a line, with a question and its answer"
         )
-    look = _look(examples, _counter(model))
+    look = _look(config, examples, _counter(model))
     named = model or DEFAULT_MODEL
     parts = [
         _head(rows, named),
         _passes(),
         _model(named, model is None),
         _data(rows, source, config, look, guess),
+        *_task(config, look),
         _method(look),
         _training(look),
         _evaluation(look),
@@ -113,6 +118,9 @@ def _guess_columns(table: Rows) -> tuple[str, str, str]:
             if isinstance(value, str) and value.strip():
                 texts.setdefault(name, []).append(value)
     full = {name: values for name, values in texts.items() if 2 * len(values) >= len(table.rows)}
+    languages = [name for name in full if _is_language(name)]
+    if len(languages) == 2:
+        return languages[0], languages[1], f"'{languages[0]}' and '{languages[1]}' are named as languages"
     labels = [name for name, values in full.items() if _are_labels(values)]
     lengths = {name: sum(map(len, values)) / len(values) for name, values in full.items()}
     if len(full) < 2:
@@ -134,6 +142,11 @@ def _guess_columns(table: Rows) -> tuple[str, str, str]:
     return prompt, answer, why
 
 
+def _is_language(name: str) -> bool:
+    """`en`, `pl`, `pt_BR`."""
+    return re.fullmatch(r"[a-z]{2}([-_][A-Za-z]{2})?", name) is not None and name not in BYSTANDERS
+
+
 def _are_labels(values: Sequence[str]) -> bool:
     distinct = set(values)
     return 2 <= len(distinct) <= len(values) / FEW_LABELS and max(map(len, distinct)) <= LONGEST_LABEL
@@ -152,7 +165,7 @@ def _counter(model: str | None) -> Callable[[str], int] | None:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _look(examples: Sequence[Example], count: Callable[[str], int] | None) -> _Look:
+def _look(config: DataConfig, examples: Sequence[Example], count: Callable[[str], int] | None) -> _Look:
     counted = count or (lambda text: math.ceil(len(text) / CHARACTERS_PER_TOKEN))
     prompts, answers = [], []
     for example in examples:
@@ -163,7 +176,7 @@ def _look(examples: Sequence[Example], count: Callable[[str], int] | None) -> _L
             (learned if message["role"] == "assistant" else given).append(str(message.get("content") or ""))
         prompts.append(counted("".join(given)))
         answers.append(counted("".join(learned)))
-    labels = find_labels(examples)
+    labels = find_labels(examples) if config.data_format != "pairs" else None
     return _Look(examples, find_repeats(examples), labels, prompts, answers, count is not None)
 
 
@@ -205,7 +218,7 @@ def _data(rows: str, source: Source, config: DataConfig, look: _Look, guess: str
         ]
     else:
         lines += [f"  data_format: {config.data_format}"]
-    if config.data_format == "completion" and look.labels:
+    if config.data_format == "completion" and look.labels and len(set(look.labels)) > FEW:
         lines += [
             "  # What is common to all rows is computed once per batch; a task in words helps a small model:",
             f'  # system_prompt: "Name the {config.completion_field} of the {config.prompt_field}."',
@@ -230,8 +243,8 @@ def _held_out(source: Source, look: _Look) -> Iterator[str]:
 
 def _lengths(look: _Look) -> Iterator[str]:
     how = "counted by the model's tokenizer" if look.measured else "estimated; with -m MODEL its tokenizer counts"
-    wanted = max(64, 64 * math.ceil(1.25 * (look.longest + 32) / 64))
-    yield f"  # The longest row has {look.longest:,} tokens ({how}); the template adds some."
+    wanted = max(64, 64 * math.ceil(1.25 * (look.longest + TEMPLATE_TOKENS) / 64))
+    yield f"  # The longest row has {look.longest:,} tokens ({how}); template and instruction add some."
     if wanted <= 4096:
         yield f"  max_length: {wanted}"
         return
@@ -239,6 +252,28 @@ def _lengths(look: _Look) -> Iterator[str]:
     yield f"  # {over:,} rows are longer than that and are left out; `truncate` would cut their prompts."
     yield "  max_length: 4096"
     yield "  overlong: drop"
+
+
+def _task(config: DataConfig, look: _Look) -> Iterator[str]:
+    """The kind of task, where the rows say it."""
+    shape = config.data_format
+    if shape == "pairs":
+        yield _kind("embedding", "Pairs of texts: what is learned is how near they are.")
+    elif shape == "tagged":
+        yield _kind("extraction", "Words with tags: the answer is JSON, kind of entity -> texts.")
+    elif shape == "completion" and look.labels:
+        few = "they stand in the instruction, and " if len(set(look.labels)) <= FEW else ""
+        yield _kind("classification", f"The answers are labels: {few}every answer is one of them.")
+    elif (
+        shape == "completion"
+        and _is_language(config.prompt_field or "")
+        and _is_language(config.completion_field or "")
+    ):
+        yield _kind("translation", "Measured by BLEU and chrF (pip install 'oleaster[metrics]').")
+
+
+def _kind(task: str, why: str) -> str:
+    return "\n".join(["task:", f"  # {why}", f"  type: {task}"])
 
 
 def _method(look: _Look) -> str:
