@@ -51,6 +51,7 @@ EXPORT = """
 import sys, time
 began = time.perf_counter()
 from pathlib import Path
+from oleaster.core.machine import peak_memory_mb
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.quantize import int8_plan, quantise_graph
 model, work = map(Path, sys.argv[1:])
@@ -58,8 +59,7 @@ build_graph(model, work / "fp32")
 source = work / "fp32" / "model.onnx"
 (work / "int8").mkdir()
 quantise_graph(source, work / "int8" / "model.onnx", int8_plan(source))
-seconds, status = time.perf_counter() - began, Path("/proc/self/status").read_text()
-print(seconds, int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
+print(time.perf_counter() - began, peak_memory_mb() * 2**20 / 1e6)
 """
 
 

@@ -247,7 +247,7 @@ def alone(work: str, settings: Settings) -> Figures:
 def train(settings: Settings) -> Figures:
     """A training and what it took."""
     from oleaster import finetune, load_config
-    from oleaster.training.resources import peak_memory_mb
+    from oleaster.core.machine import peak_memory_mb
 
     summary = finetune(load_config(None, settings)).summary
     kept = {name: summary[name] for name in ("seconds", "steps", "trained_parameters")}

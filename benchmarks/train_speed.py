@@ -44,7 +44,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import torch
 
 from oleaster.config.schema import Config, DataConfig, LoraConfig, ModelConfig
-from oleaster.core.machine import usable_cores
+from oleaster.core.machine import peak_memory_mb, usable_cores
 from oleaster.data.batch import Batch, pack
 from oleaster.data.encode import encode
 from oleaster.data.papers import Encoded, Example
@@ -56,7 +56,6 @@ from oleaster.models.source import resolve
 from oleaster.models.tokenizer import load_tokenizer
 from oleaster.training.losses import cross_entropy
 from oleaster.training.optimizers import make_optimizer
-from oleaster.training.resources import peak_memory_mb
 
 CLINC = Path(__file__).resolve().parents[2] / "shared/data/classification_clinc150/train.jsonl"
 SYSTEM = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from oleaster.cli.evaluate import ADAPTER, MODEL
@@ -33,7 +34,8 @@ def run(given: Given) -> int:
 
     assistant = pipeline.load(given.own["model_path"], config, given.own["adapter"])
     if sys.stdin.isatty():
-        import readline  # noqa: F401  importing it gives input() a history and line editing
+        with suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401  importing it gives input() a history and line editing
 
         print("/new begins anew, /exit ends")
     system = config.data.system_prompt

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from oleaster.config.fields import Section
 from oleaster.config.methods import ZERO_STARTS, LoraConfig
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, MissingExtraError, UserError, collect, near_names
+from oleaster.core.machine import has_nvidia_gpu
 
 _NEEDED = {
     "model_name_or_path": ("the base model (--model_name_or_path)", "-m HuggingFaceTB/SmolLM2-135M-Instruct"),
@@ -97,7 +97,7 @@ def precision_fits(config: Config) -> Iterator[Problem]:
     training = config.training
     if training.fp16 and training.bf16:
         yield Problem("fp16", "fp16 and bf16 are both asked for", "keep one; on a CPU it is bf16, or neither")
-    elif training.fp16 and not _has_nvidia_gpu():
+    elif training.fp16 and not has_nvidia_gpu():
         remedy = "leave it out (dtype auto measures what is fastest here), or --bf16 true"
         yield Problem("fp16", "float16 training needs an NVIDIA GPU, and this machine has none", remedy)
     if training.bf16 and config.model.dtype == "float32":
@@ -297,7 +297,3 @@ def _near_file(path: Path) -> str | None:
         return f"there is no folder '{folder}' either"
     advice = near_names(path.name, [entry.name for entry in folder.iterdir()])
     return advice if advice.startswith("did you mean") else f"looked in {folder.resolve()}"
-
-
-def _has_nvidia_gpu() -> bool:
-    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()

@@ -7,17 +7,13 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-import pathlib, resource, sys
+import sys
+from oleaster.core.machine import peak_memory_mb
 from oleaster.inference.onnx_predictor import OnnxPredictor
 from oleaster.inference.predictor import Sampling
 predictor = OnnxPredictor(sys.argv[1], stop_ids=[-1])
 predictor.generate([[5] * 256], Sampling(max_new_tokens=32))
-status = pathlib.Path("/proc/self/status")
-if status.exists():  # Linux gives a child its parent's peak in getrusage
-    peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
-else:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(peak / 1e6)
+print(peak_memory_mb() * 2**20 / 1e6)
 """
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.schema import Config
+from oleaster.core.machine import peak_memory_mb
 from oleaster.pipeline.loading import load_base, use_threads
 from oleaster.pipeline.tuning import Preview, plan, set_up
 
@@ -97,7 +98,7 @@ def forecast(config: Config) -> Forecast:
     from oleaster.training.cluster import Cluster
     from oleaster.training.loop import default_loss, validation_loss
     from oleaster.training.order import Plan
-    from oleaster.training.resources import ResourceMeter, peak_memory_mb
+    from oleaster.training.resources import ResourceMeter
 
     meter = ResourceMeter()
     available = psutil.virtual_memory().available / _MIB + meter().memory_mb

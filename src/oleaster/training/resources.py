@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
+
+from oleaster.core.machine import peak_memory_mb, swap_mb
 
 _MIB = 1024 * 1024
 
@@ -50,33 +50,6 @@ class ResourceMeter:
     def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()
         return times.user + times.system
-
-
-def peak_memory_mb() -> float:
-    """Highest resident memory of this process so far, in MiB."""
-    if sys.platform == "linux":
-        # Not getrusage: its figure is carried over from the process that started this one.
-        if (found := _status_mb("VmHWM")) is not None:
-            return found
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset / _MIB
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (_MIB if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
-
-
-def swap_mb() -> float:
-    """Memory of this process that was moved to the disk, in MiB; only Linux says it of a single process."""
-    return (_status_mb("VmSwap") or 0.0) if sys.platform == "linux" else 0.0
-
-
-def _status_mb(name: str) -> float | None:
-    """A figure of the kernel about this process, in MiB."""
-    for line in Path("/proc/self/status").read_text("ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    return None
 
 
 def _gpu_memory_mb() -> float | None:

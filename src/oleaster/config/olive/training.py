@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from oleaster.config.flags import config_flags
 from oleaster.config.olive.block import Block, Found, Given, Same, Words
 from oleaster.config.olive.search import Searched
+from oleaster.core.machine import has_nvidia_gpu
 
 METHODS: dict[str, dict[str, object]] = {
     "lora": {"method": "lora"},
@@ -82,7 +80,7 @@ def _read_half(block: Block, found: Found) -> None:
     """float16 needs a GPU; on other machines the user wanted what is fast there."""
     if found.text.lower() == "false":
         return
-    if shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists():
+    if has_nvidia_gpu():
         block.enter("fp16", found, "true")
     else:
         block.note(f"{found.where}: nothing here computes in float16; the faster of bfloat16 and float32 is taken")
