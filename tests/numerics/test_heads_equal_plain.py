@@ -14,7 +14,7 @@ from plain_reference import add_lora, largest_difference, random_rows
 from oleaster.core.errors import ModelError
 from oleaster.data.batch import pack
 from oleaster.data.papers import Encoded, Head
-from oleaster.models.heads import AUTO_CLASSES, embeddings, head_of, hub_class
+from oleaster.models.heads import embeddings, head_of, hub_class
 from oleaster.models.load import load_weights
 from oleaster.models.tiny import FAMILIES, make_tiny
 from oleaster.training.criterion import read_criterion
@@ -22,6 +22,12 @@ from oleaster.training.objective import head_objective, pair_objective
 
 LABELS = ("a", "b", "c", "d", "e")
 LARGEST_RELATIVE_DIFFERENCE = 2e-5
+AUTO_CLASSES = {
+    "sequence": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "embedding": "AutoModel",
+}
+"""What loads a head in transformers."""
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))

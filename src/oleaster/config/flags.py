@@ -80,10 +80,6 @@ class Flag:
         """`section.key` as a recipe has it."""
         return f"{self.section}.{self.key}" if self.section else self.key
 
-    def default_of(self, method: str) -> Any:
-        """The default with this method."""
-        return self.defaults.get(method, self.default)
-
 
 @lru_cache(maxsize=1)
 def sections() -> dict[str, tuple[type[Section], ...]]:

@@ -37,10 +37,6 @@ class TextTemplate:
             parts += [(self.literals[i], False), (values[column], i == last)]
         return (*parts, (self.literals[-1], True))
 
-    def prompt_parts(self, values: Mapping[str, str]) -> tuple[tuple[str, bool], ...]:
-        """The parts in front of the answer."""
-        return self.parts({**values, self.columns[-1]: ""})[:-2]
-
 
 def parse_template(text: str) -> TextTemplate:
     """Split `text` into literals and columns.

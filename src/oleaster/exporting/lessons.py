@@ -39,12 +39,6 @@ class Piece:
         """float32 [rows, K], detached."""
         return self.module.weight.detach()[self.start : self.stop]
 
-    @property
-    def gradient(self) -> torch.Tensor:
-        """[rows, K]; raises when no backward pass was made."""
-        assert self.module.weight.grad is not None
-        return self.module.weight.grad[self.start : self.stop]
-
 
 @dataclass(frozen=True)
 class Linear:

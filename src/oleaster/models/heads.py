@@ -24,12 +24,6 @@ SPREAD = 0.02
 """Standard deviation of a new head's weights, as in transformers."""
 TASK_TYPES = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS", "embedding": "FEATURE_EXTRACTION"}
 """What PEFT calls a model with such a head."""
-AUTO_CLASSES = {
-    "sequence": "AutoModelForSequenceClassification",
-    "token": "AutoModelForTokenClassification",
-    "embedding": "AutoModel",
-}
-"""What loads it in transformers."""
 
 
 def put_head(model: Any, head: Head, seed: int) -> nn.Linear:

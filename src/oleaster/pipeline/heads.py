@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oleaster.core.errors import ConfigError, ModelError
+from oleaster.core.errors import ModelError
 from oleaster.pipeline.loading import recipe_of
 
 if TYPE_CHECKING:
@@ -73,11 +73,3 @@ def write_head_files(folder: Path, adapter: Path, base: ModelFolder, tokenizer: 
     described = adapter / "adapter_config.json"
     if described.is_file():
         atomic_write_json(described, {**read_json(described), "task_type": TASK_TYPES[head.kind]})
-
-
-def refuse_text(head: Head | None, what: str) -> None:
-    """Raises: ConfigError for work that only a language model can do."""
-    if head is not None:
-        raise ConfigError(
-            f"a model with a {head.kind} head cannot {what}", remedy="oleaster evaluate, generate, auto-opt"
-        )

@@ -37,17 +37,6 @@ _FOLDER = re.compile(r"^step-(\d{8})$")
 
 
 @dataclass(frozen=True)
-class DataPosition:
-    """Where in the data the next step begins."""
-
-    epoch: int = 0
-    next_batch: int = 0
-    """Index within the epoch of the first batch not yet trained on."""
-    order_seed: int = 0
-    """Seed that the order of this epoch is drawn from."""
-
-
-@dataclass(frozen=True)
 class Best:
     """The lowest validation loss so far."""
 
@@ -69,7 +58,6 @@ class TrainState:
     """`schedule.state_dict()`"""
     rng: Mapping[str, Any]
     """`capture_rng()`"""
-    position: DataPosition = DataPosition()
     best: Best | None = None
     counters: Mapping[str, int | float] = field(default_factory=dict)
     """Running sums of the loop: tokens seen, sums since the last log line."""
@@ -250,7 +238,6 @@ def _check_settings(state: TrainState, now: Mapping[str, Any], folder: Path) -> 
 def _small(state: TrainState) -> dict[str, Any]:
     return {
         "step": state.step,
-        "position": asdict(state.position),
         "best": asdict(state.best) if state.best else None,
         "counters": dict(state.counters),
         "watchers": {name: dict(value) for name, value in state.watchers.items()},
@@ -269,7 +256,6 @@ def _read(folder: Path, mapped: bool) -> TrainState:
         optimizer=large["optimizer"],
         scheduler=large["scheduler"],
         rng=large["rng"],
-        position=DataPosition(**small["position"]),
         best=Best(**small["best"]) if small["best"] else None,
         counters=small["counters"],
         watchers=small["watchers"],

@@ -20,7 +20,7 @@ from oleaster.core.errors import NonFiniteError
 from oleaster.data.batch import Batch, pack
 from oleaster.data.papers import Encoded
 from oleaster.training.bottlenecks import IdleCoresWatch, StarvationWatch, SwapWatch
-from oleaster.training.checkpoint import Best, Checkpoints, DataPosition, TrainState, capture_rng, restore_rng
+from oleaster.training.checkpoint import Best, Checkpoints, TrainState, capture_rng, restore_rng
 from oleaster.training.cluster import Cluster
 from oleaster.training.driving import Answer, Demand, Outcome, Training, drive
 from oleaster.training.losses import Loss, LossSum, cross_entropy
@@ -151,7 +151,6 @@ def training(
 
     def save() -> None:
         if cluster.is_main:
-            position = DataPosition(*divmod(progress.step, plan.steps_per_epoch), config.seed)
             checkpoints.save(
                 TrainState(
                     step=progress.step,
@@ -159,7 +158,6 @@ def training(
                     optimizer=optimizer.state_dict(),
                     scheduler=schedule.state_dict(),
                     rng=capture_rng(),
-                    position=position,
                     best=progress.best,
                     counters=progress.counters(),
                     watchers={name: state_of(watcher) for name, watcher in watchers.items()},

@@ -18,8 +18,6 @@ from oleaster.training.cluster import Cluster
 class Plan:
     """How many steps there are, and when what happens."""
 
-    batches_per_epoch: int
-    """Forward passes per epoch, all processes together taken as one."""
     steps_per_epoch: int
     total_steps: int
     eval_steps: int | None
@@ -34,7 +32,7 @@ class Plan:
         given = t.max_steps if t.max_steps is not None and t.max_steps > 0 else None
         total = given or max(1, math.ceil(t.num_train_epochs * per_epoch))
         evaluate = (w.eval_steps or max(1, min(per_epoch, total) // 2)) if validation else None
-        return cls(batches, per_epoch, total, evaluate, w.save_steps or evaluate or 100)
+        return cls(per_epoch, total, evaluate, w.save_steps or evaluate or 100)
 
 
 def rows_of_step(
@@ -47,11 +45,11 @@ def rows_of_step(
     """
     t = config.training
     epoch, within = divmod(step, plan.steps_per_epoch)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed * 100_003 + epoch)).tolist()
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed * 100_003 + epoch))
     size = t.per_device_train_batch_size * cluster.size
     first = within * t.gradient_accumulation_steps
     starts = range(first * size, min((first + t.gradient_accumulation_steps) * size, len(rows)), size)
-    return [[rows[i] for i in order[at : at + size][cluster.rank :: cluster.size]] for at in starts]
+    return [[rows[i] for i in order[at : at + size][cluster.rank :: cluster.size].tolist()] for at in starts]
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:

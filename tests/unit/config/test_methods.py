@@ -67,6 +67,7 @@ def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
 
 def test_the_learning_rate_is_by_the_method_unless_it_is_said() -> None:
     rates = {name: load_config(None, {"method": name}).training.learning_rate for name in method_types()}
-    assert rates == {name: config_flags()["learning_rate"].default_of(name) for name in method_types()}
+    shown = config_flags()["learning_rate"]
+    assert rates == {name: shown.defaults.get(name, shown.default) for name in method_types()}
     assert rates["full"] < rates["lora"] == Config().training.learning_rate
     assert load_config(None, {"method": "full", "learning_rate": "1e-3"}).training.learning_rate == 1e-3

@@ -19,7 +19,6 @@ from oleaster.core.errors import CheckpointError, ConfigError, StorageError
 from oleaster.training.checkpoint import (
     Best,
     Checkpoints,
-    DataPosition,
     TrainState,
     capture_rng,
     restore_rng,
@@ -39,7 +38,6 @@ def state_at(step: int, best: Best | None = None, size: int = 16) -> TrainState:
         },
         scheduler={"last_epoch": step, "_last_lr": [0.1 / step], "lr_lambdas": [{}]},
         rng=capture_rng(),
-        position=DataPosition(epoch=1, next_batch=step, order_seed=7),
         best=best,
         counters={"target_tokens": 10 * step, "loss_sum": 0.1 * step},
         watchers={"early_stopping": {"failures": 1, "best_loss": 1 / 3}},
@@ -78,7 +76,7 @@ def test_a_state_reads_back_equal_to_the_bit(tmp_path: Path) -> None:
     for name in ("tensors", "optimizer", "scheduler", "rng", "counters", "watchers", "settings"):
         a, b = getattr(written, name), getattr(read, name)
         assert_equal(dict(sorted(a.items())), dict(sorted(b.items())))
-    assert (read.step, read.position, read.best) == (written.step, written.position, written.best)
+    assert (read.step, read.best) == (written.step, written.best)
     assert folder.name == "step-00000003"
     assert json.loads((folder / "manifest.json").read_text())["step"] == 3
 

@@ -11,7 +11,6 @@ from oleaster.config.olive.model import read_task
 from oleaster.core.errors import near_names
 
 CONTAINERS = ("huggingfacecontainer", "datacontainer")
-FORMATS = ("json", "csv", "parquet")
 
 _NO_CODE = "code in data configs is not run: write the rows to a file in the shape they shall have"
 _PACKED = "leave it out: rows are packed without padding, each seeing only itself"
