@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from oleaster.data.papers import Encoded
+from oleaster.data.prefix import common_prefix
 
 PADDED_SHARE = 1.3
 """A bucket may hold this many times as many places as tokens; only attention scores are computed on the excess."""
@@ -134,7 +135,8 @@ def pack(rows: Sequence[Encoded], share_prefix: bool = True) -> Batch:
     read = [line.sources or tuple(t - 1 for t in line.targets) for line in lines]
     order = sorted(range(len(lines)), key=lambda i: -max(read[i]))
     inputs = [lines[i].input_ids[: max(read[i]) + 1] for i in order]
-    prefix = _common_prefix(inputs) if share_prefix and len(lines) > 1 else 0
+    # Every line keeps a token of its own.
+    prefix = common_prefix(inputs, min(map(len, inputs)) - 1) if share_prefix and len(lines) > 1 else 0
     ids, positions = list(inputs[0][:prefix]), list(range(prefix))
     sources, targets, owners = [], [], []
     for owner, (i, line) in enumerate(zip(order, inputs, strict=True)):
@@ -164,10 +166,3 @@ def _with_pairs(batch: Batch, rows: Sequence[Encoded], order: Sequence[int]) -> 
     alike = [row.similarity for row in rows if row.similarity is not None]
     similarity = torch.tensor(alike, dtype=torch.float32) if len(alike) == len(rows) else None
     return replace(batch, pairs=place.view(-1, 2), similarity=similarity)
-
-
-def _common_prefix(lines: Sequence[tuple[int, ...]]) -> int:
-    """Length of the longest common beginning that leaves every line at least one token."""
-    low, high = min(lines), max(lines)
-    limit = min(len(line) for line in lines) - 1
-    return next((i for i in range(limit) if low[i] != high[i]), max(limit, 0))

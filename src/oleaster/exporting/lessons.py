@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from oleaster.data.papers import Encoded
+from oleaster.data.prefix import common_prefix
 from oleaster.methods import attach_saved
 from oleaster.methods.lora import attached
 
@@ -85,7 +86,7 @@ def padded_batches(rows: Sequence[Encoded], size: int = 16, share: bool = True) 
     ordered = sorted((row for row in rows if row.targets), key=lambda row: len(row.input_ids))
     for start in range(0, len(ordered), size):
         group = ordered[start : start + size]
-        shared = _common_prefix([row.input_ids[: row.targets[0] - 1] for row in group]) if share else 0
+        shared = _shared(group) if share else 0
         fresh = [[_is_new(row.input_ids[: j + 1], seen) for j in range(len(row.input_ids))] for row in group]
         length = max(len(row.input_ids) for row in group) - shared
         ids = torch.zeros(len(group), length, dtype=torch.long)
@@ -100,10 +101,9 @@ def padded_batches(rows: Sequence[Encoded], size: int = 16, share: bool = True) 
     return batches
 
 
-def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Tokens that all rows begin with, at least 1."""
-    equal = [len(set(column)) == 1 for column in zip(*rows, strict=False)]
-    return max(1, [*equal, False].index(False))
+def _shared(rows: Sequence[Encoded]) -> int:
+    """Tokens that all rows begin with, before the first that predicts a target; at least 1."""
+    return max(1, common_prefix([row.input_ids for row in rows], min(row.targets[0] for row in rows) - 1))
 
 
 def _is_new(prefix: tuple[int, ...], seen: set[tuple[int, ...]]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from oleaster.core.errors import MissingExtraError, ModelError, near_names
 from oleaster.core.machine import usable_cores
+from oleaster.data.prefix import SHARING_PAYS, common_prefix
 from oleaster.inference.choosing import score_of
 from oleaster.inference.contract import PromptContract
 from oleaster.inference.guides import Guide, guide_of
@@ -24,8 +25,6 @@ NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
 PAST, PRESENT = "past_key_values.", "present."
 """How the graph calls what it has read before and what it has read now, per layer."""
-SHARING_PAYS = 64
-"""Tokens that a shared prefix must save before it is worth a call of its own."""
 BATCH_TOKENS = 4096
 """Prompt tokens generated for at once; bounds the memory of logits and cache."""
 BATCH_ROWS = 32
@@ -99,7 +98,7 @@ class OnnxPredictor:
         """For each (input_ids, targets) the logits [targets, vocabulary] from which these positions are predicted."""
         if not rows:
             return
-        prefix = _common_prefix(rows)
+        prefix = _shared_prefix(rows)
         shared = self._forward(rows[0][0][:prefix], {})[1] if prefix else {}
         for input_ids, targets in rows:
             # What stands at and after the last target has no influence on it.
@@ -290,10 +289,7 @@ def _equal_length_batches(prompts: Sequence[Sequence[int]], together: bool) -> I
         yield from (members[i : i + size] for i in range(0, len(members), size))
 
 
-def _common_prefix(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
+def _shared_prefix(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
     """Tokens with which all rows begin, before anything is predicted; 0 where sharing them does not pay."""
-    lines = [tuple(ids) for ids, _ in rows]
-    low, high = min(lines), max(lines)
-    limit = max(min(targets[0] for _, targets in rows) - 1, 0)
-    length = next((i for i in range(limit) if low[i] != high[i]), limit)
+    length = common_prefix([ids for ids, _ in rows], min(targets[0] for _, targets in rows) - 1)
     return length if length * (len(rows) - 1) >= SHARING_PAYS else 0

@@ -20,10 +20,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from oleaster.core.errors import ModelError
+from oleaster.data.prefix import SHARING_PAYS, common_prefix
 from oleaster.inference.choosing import Logits
-
-SHARING_PAYS = 64
-"""Tokens that a shared prefix must save before it is worth a forward pass of its own."""
 
 
 @dataclass
@@ -110,7 +108,7 @@ class TransformersBackend:
         """What remains to be computed (ids [B, W], padded on the left) and a state that holds the common prefix of at
         most `limit` tokens, where sharing it is exact and pays."""
         count, longest = len(rows), max(map(len, rows))
-        prefix = _common_prefix(rows, limit)
+        prefix = common_prefix(rows, limit)
         # The padding behind a shared prefix counts as distance: no sliding window may be shorter than the whole.
         exact = self.pads and (self._window is None or longest + room <= self._window)
         if not exact or prefix * (count - 1) < SHARING_PAYS:
@@ -143,10 +141,3 @@ class TransformersBackend:
         logits = self.model(input_ids=ids, **given).logits
         state.filled = end
         return logits if self._keeps_logits else logits[:, columns]
-
-
-def _common_prefix(rows: Sequence[Sequence[int]], limit: int) -> int:
-    """Number of tokens, at most `limit`, with which all rows begin."""
-    lines = [tuple(row) for row in rows]
-    low, high = min(lines), max(lines)
-    return next((i for i in range(limit) if low[i] != high[i]), max(limit, 0))
