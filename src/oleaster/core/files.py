@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,12 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, value: Any) -> None:
     """`atomic_write_bytes` for a JSON value: indented, keys in the order given, ends with a newline."""
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def atomic_write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """`atomic_write_bytes` for one JSON value a line; what JSON does not know, such as a date, becomes its text."""
+    lines = (json.dumps(value, ensure_ascii=False, default=str) for value in values)
+    atomic_write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 @contextmanager

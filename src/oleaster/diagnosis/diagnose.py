@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from oleaster.config.load import load_config, recipe_text
 from oleaster.config.load import replace as with_settings
 from oleaster.core.errors import ConfigError
-from oleaster.core.files import atomic_write_json, atomic_write_text
+from oleaster.core.files import atomic_write_json, atomic_write_json_lines, atomic_write_text
 from oleaster.core.run import Run
 from oleaster.diagnosis.experiments import capacity, label_noise, optimisation, signal
 from oleaster.diagnosis.facts import IN_LOG_AND_ANSWERS, IN_THE_ROWS
@@ -107,7 +106,7 @@ def _with_recipe(run: Run, subject: Subject, finding: Finding, number: int) -> F
 
 def _row_settings(subject: Subject, rows: Sequence[object], stem: Path) -> dict[str, object]:
     """Write the rows; the validation rows stay what they were, so that the new run can be compared."""
-    _write_rows(stem.with_suffix(".train.jsonl"), rows)
+    atomic_write_json_lines(stem.with_suffix(".train.jsonl"), rows)
     held = [example.row for example in subject.ready.prepared.validation]
     found: dict[str, object] = {
         "data_name": None,
@@ -117,10 +116,6 @@ def _row_settings(subject: Subject, rows: Sequence[object], stem: Path) -> dict[
         "eval_data_files": None,
     }
     if held:
-        _write_rows(stem.with_suffix(".validation.jsonl"), held)
+        atomic_write_json_lines(stem.with_suffix(".validation.jsonl"), held)
         found["eval_data_files"] = str(stem.with_suffix(".validation.jsonl"))
     return found
-
-
-def _write_rows(path: Path, rows: Sequence[object]) -> None:
-    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oleaster.core.errors import DataError
-from oleaster.core.files import atomic_write_json, atomic_write_text
+from oleaster.core.files import atomic_write_json, atomic_write_json_lines
 
 REPORT = "report.json"
 PREDICTIONS = "predictions.jsonl"
@@ -115,11 +115,10 @@ class Report:
         Returns:
             this report with `predictions` set.
         """
-        lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rows]
-        atomic_write_text(folder / PREDICTIONS, "".join(lines))
+        atomic_write_json_lines(folder / PREDICTIONS, map(asdict, self.rows))
         content = asdict(self) | {"predictions": PREDICTIONS, "rows": len(self.rows)}
         atomic_write_json(folder / REPORT, content)
-        return Report(**{**vars(self), "predictions": folder / PREDICTIONS})
+        return replace(self, predictions=folder / PREDICTIONS)
 
 
 def load_report(folder: Path) -> Report:

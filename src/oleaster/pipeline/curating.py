@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +87,7 @@ def augment_data(
     Args:
         config: with a model, it is the writer of `paraphrase` and `back_generation`.
     """
-    from oleaster.core.files import atomic_write_text
+    from oleaster.core.files import atomic_write_json_lines
     from oleaster.quality.asking import Writer
     from oleaster.quality.augment import BY_MODEL, augment, check_ways
     from oleaster.quality.material import gather
@@ -104,7 +103,7 @@ def augment_data(
         writer = Writer(assistant.predictor, assistant.tokenizer, config.seed)
     done = augment(material, ways, copies=copies, up_to=up_to, seed=config.seed, writer=writer)
     rows = [*(item.example.row for item in material.items), *done.rows]
-    atomic_write_text(output, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
+    atomic_write_json_lines(output, rows)
     return done
 
 

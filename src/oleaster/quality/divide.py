@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oleaster.core.errors import ConfigError, DataError, collect, near_names
-from oleaster.core.files import atomic_write_text
+from oleaster.core.files import atomic_write_json_lines
 from oleaster.data.augmented import beside, set_apart
 from oleaster.data.papers import Example
 from oleaster.data.split import hold_out
@@ -95,8 +95,7 @@ def write_parts(division: Division, folder: Path) -> dict[str, Path]:
     there = [folder / f"{part}.jsonl" for part in PARTS if (folder / f"{part}.jsonl").exists()]
     collect([DataError("the file exists already", where=str(path), remedy=remedy) for path in there])
     for part, path in paths.items():
-        rows = (json.dumps(row, ensure_ascii=False, default=str) for row in division.parts[part])
-        atomic_write_text(path, "".join(f"{row}\n" for row in rows))
+        atomic_write_json_lines(path, division.parts[part])
     return paths
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oleaster.data.readers import bytes_of, kind_of
-from oleaster.quality.lenient import decode, read_leniently
+from oleaster.quality.lenient import BOM, read_leniently
 
 JSON_LINES = (".jsonl", ".ndjson")
 
@@ -34,7 +34,7 @@ def read_lines(path: Path) -> tuple[list[Line], bool]:
     """(lines, whether they are the file's own). A file of another kind than JSON lines is taken row by row, each row
     written as a JSON line."""
     rows, decoded = read_leniently(path)
-    if kind_of(path) not in JSON_LINES or _is_array(decoded.text if decoded else ""):
+    if decoded is None or kind_of(path) not in JSON_LINES or _is_array(decoded.text):
         lines = [
             Line(i, place, text, text, row)
             for i, (row, place) in enumerate(zip(rows.rows, rows.places, strict=True), 1)
@@ -43,13 +43,11 @@ def read_lines(path: Path) -> tuple[list[Line], bool]:
         return lines, False
     by_place = dict(zip(rows.places, rows.rows, strict=True))
     faults = {fault.where: fault.message for fault in rows.faults}
-    data = bytes_of(path)
-    again = decode(data)
-    texts = again.text.split("\n")
-    if again.encoding.startswith("utf-16"):
+    texts = decoded.text.split("\n")
+    if decoded.encoding.startswith("utf-16"):
         raws = texts
     else:
-        raws = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n")
+        raws = bytes_of(path).removeprefix(BOM).decode("utf-8", "surrogateescape").split("\n")
     if texts[-1] == "":
         texts, raws = texts[:-1], raws[:-1]
     lines = []
