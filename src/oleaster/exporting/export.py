@@ -17,7 +17,7 @@ from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.adapter_folder import is_lora, read_lora
 from oleaster.exporting.calibrate import LOW
 from oleaster.exporting.genai_files import HARD_TEXTS
-from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung, require
+from oleaster.exporting.ladder import Figures, Ladder, Limits
 from oleaster.exporting.layouts import LAYOUTS
 from oleaster.exporting.layouts.layout import Layout, Material, size_mb
 from oleaster.exporting.merge import merge
@@ -111,7 +111,6 @@ def export(
     questions = Questions(rows, examples, tokenizer, system_prompt)
     began = time.monotonic()
     with Artifact.staged(output) as stage, work_folder(output) as work:
-        climbed = []
         merged = model_folder
         if adapter_folder is not None:
             on_progress("merging the adapter into the float32 base")
@@ -123,7 +122,7 @@ def export(
         on_progress(f"preparing for {HOW_TO_RUN[layout.kind][0]}")
         exact = layout.prepare(material)
         rungs = [torch_rung(model_folder, adapter_folder), merged_rung(merged) if adapter_folder else None, exact]
-        climbed = [_hold(ladder, rung, on_progress) for rung in rungs if rung is not None]
+        climbed = ladder.climb(filter(None, rungs), on_progress)
         table = choose(layout, material, ladder, on_progress)
         chosen = next(line for line in table if line.verdict == CHOSEN)
         climbed.append(chosen.figures)
@@ -132,7 +131,7 @@ def export(
         if final is None:
             on_progress(f"{HOW_TO_RUN[layout.kind][0]} is not installed: the artifact was not loaded by it")
         else:
-            climbed.append(_hold(ladder, final, on_progress))
+            climbed += ladder.climb([final], on_progress)
         for path in folder.iterdir():
             link_or_copy(path, stage / path.name)
         origin = origin or Origin(str(model_folder), "")
@@ -155,14 +154,6 @@ def export(
             fidelity=fidelity,
         )
     return Artifact.open(output)
-
-
-def _hold(ladder: Ladder, rung: Rung, on_progress: Progress) -> Figures:
-    """Measure a rung that must hold. Raises: FidelityError."""
-    figures = ladder.measure(rung)
-    on_progress(figures)
-    require(figures)
-    return figures
 
 
 def choose(layout: Layout, material: Material, ladder: Ladder, on_progress: Progress) -> list[Candidate]:

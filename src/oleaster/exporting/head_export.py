@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,22 @@ from oleaster.core.errors import ConfigError, FidelityError
 from oleaster.core.files import link_or_copy, work_folder
 from oleaster.data.encode_heads import pooled
 from oleaster.data.papers import Encoded, Head
-from oleaster.exporting.export import CHOSEN, Candidate, Origin, general_rows
+from oleaster.exporting.export import CHOSEN, Candidate, Origin, Progress, general_rows
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.head_folder import as_language_model, head_weights, merge_headed
 from oleaster.exporting.head_graph import put_head_on
-from oleaster.exporting.ladder import CAUSES, EXACT_KL, Figures, require
+from oleaster.exporting.ladder import CAUSES, EXACT_KL, Figures, log_softmax, require
 from oleaster.exporting.layouts.layout import size_mb
 from oleaster.exporting.merge import copy_small_files
 from oleaster.exporting.options import check_hardware
 from oleaster.exporting.quantize import HEAD, INT8, int8_plan, quantise_graph
 from oleaster.inference.head_predictor import Floats, HeadBackend
 from oleaster.inference.onnx_heads import GRAPH, KIND, OnnxHeads
+from oleaster.models.tokenizer import load_tokenizer
 
 RECIPE = "oleaster.yaml"
 PRECISIONS = ("int8", "fp32")
 """Smallest first."""
-Progress = Callable[[str | Figures | Candidate], None]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,6 @@ def export_head(
 
     Raises: ConfigError, MissingExtraError, ModelError before any work; FidelityError when a rung lost too much.
     """
-    from oleaster.models.tokenizer import load_tokenizer
-
     check_hardware(options)
     _check_options(options)
     tokenizer = load_tokenizer(model_folder)
@@ -135,8 +133,6 @@ def verify_head(
 
     Raises: FidelityError when it lost too much.
     """
-    from oleaster.models.tokenizer import load_tokenizer
-
     tokenizer = load_tokenizer(artifact.folder)
     asked = _asked(encoded[: options.verify_rows] or general_rows(tokenizer), head)
     ladder = _Ladder(
@@ -145,10 +141,7 @@ def verify_head(
     climbed = [ladder.hold("torch", None, on_progress)]
     hub = artifact.kind == "hf"
     shipped = _torch_heads(artifact.folder, tokenizer, head) if hub else OnnxHeads(artifact.folder / GRAPH, head)
-    climbed.append(ladder.measure(artifact.precision, shipped))
-    on_progress(climbed[-1])
-    require(climbed[-1])
-    return climbed
+    return [*climbed, ladder.hold(artifact.precision, shipped, on_progress, options.max_kl)]
 
 
 def _check_options(options: ExportConfig) -> None:
@@ -214,7 +207,7 @@ def _choose(merged: Path, work: Path, ladder: _Ladder, on_progress: Progress) ->
             body, small = work / "body" / GRAPH, work / f"body-{precision}.onnx"
             quantise_graph(body, small, {**int8_plan(body), HEAD: INT8})
             _with_head(small, folder / GRAPH, merged, head)
-        figures = ladder.measure(precision, OnnxHeads(folder / GRAPH, head))
+        figures = ladder.measure(precision, OnnxHeads(folder / GRAPH, head), options.max_kl)
         size = size_mb(list(folder.glob(f"{GRAPH}*")))
         too_large = options.memory is not None and size > options.memory
         verdict = f"takes more than {size:.0f} MB, allowed {options.memory:.0f}" if too_large else CHOSEN
@@ -234,18 +227,17 @@ class _Ladder:
         self.asked, self.head, self.options, self._expected = asked, head, options, expected
         self._first = _figures("torch", expected, expected, asked, head)
 
-    def hold(self, rung: str, backend: HeadBackend | None, on_progress: Progress) -> Figures:
-        """A rung that must be exact; None: torch itself. Raises: FidelityError."""
-        figures = self._first if backend is None else self.measure(rung, backend, EXACT_KL)
+    def hold(self, rung: str, backend: HeadBackend | None, on_progress: Progress, most_kl: float = EXACT_KL) -> Figures:
+        """A rung that must hold; None: torch itself. Raises: FidelityError."""
+        figures = self._first if backend is None else self.measure(rung, backend, most_kl)
         on_progress(figures)
         require(figures)
         return figures
 
-    def measure(self, rung: str, backend: HeadBackend, most_kl: float | None = None) -> Figures:
+    def measure(self, rung: str, backend: HeadBackend, most_kl: float) -> Figures:
         """The rung's figures, with its fault if it has one."""
         found = backend.read(self.asked.texts, self.asked.places)
         figures, allowed = _figures(rung, self._expected, found, self.asked, self.head), self.options.max_drop
-        most_kl = self.options.max_kl if most_kl is None else most_kl
         drop, lost = (self._first.exact_match or 0.0) - (figures.exact_match or 0.0), None
         if figures.kl is None or not figures.kl <= most_kl:
             lost = f"{'1 - cosine' if self.head.kind == 'embedding' else 'KL'} is {figures.kl}, allowed {most_kl:.2g}"
@@ -264,7 +256,7 @@ def _figures(rung: str, expected: Sequence[Floats], found: Sequence[Floats], ask
         largest, turned = float(np.abs(one - other).max()), float(np.maximum(1.0 - cosine, 0.0).mean())
         return Figures(rung, len(asked.texts), positions=len(one), max_difference=largest, kl=turned)
     one, other = one - one.mean(1, keepdims=True), other - other.mean(1, keepdims=True)
-    logs = [each - np.log(np.exp(each).sum(1, keepdims=True)) for each in (one, other)]
+    logs = log_softmax(one), log_softmax(other)
     right = [
         bool((logits.argmax(-1) == wanted).all())
         for logits, wanted in zip(found, asked.wanted, strict=bool(asked.wanted))

@@ -172,6 +172,15 @@ class Ladder:
         self._first = self._first or figures
         return replace(figures, fault=_fault(rung, figures, self._first, self.limits, self._scored))
 
+    def climb(self, rungs: Iterable[Rung], on_progress: Callable[[Figures], None]) -> list[Figures]:
+        """Measure rungs that must all hold, one after another. Raises: FidelityError at the first that does not."""
+        climbed = []
+        for rung in rungs:
+            climbed.append(self.measure(rung))
+            on_progress(climbed[-1])
+            require(climbed[-1])
+        return climbed
+
     def _told(self, model: Model, logits: Mapping[int, np.ndarray]) -> dict[int, Completion]:
         """Greedy answers that logits give away: where each target of a row is the likeliest token, the targets."""
         told = {}
@@ -239,7 +248,7 @@ def _distance(logits: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> 
     """KL, largest difference and top-1 agreement over all compared positions."""
     divergence, largest, agreeing, positions = 0.0, 0.0, 0, 0
     for ours, theirs in zip(logits, reference, strict=True):
-        p, q = _log_softmax(theirs), _log_softmax(ours)
+        p, q = log_softmax(theirs), log_softmax(ours)
         divergence += float((np.exp(p) * (p - q)).sum())
         centred = (ours - ours.mean(-1, keepdims=True)) - (theirs - theirs.mean(-1, keepdims=True))
         largest = max(largest, float(np.abs(centred).max()))
@@ -282,6 +291,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in float64."""
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

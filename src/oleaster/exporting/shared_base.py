@@ -19,7 +19,7 @@ from oleaster.exporting.adapters import FOLDER, SUFFIX, add_branches, place, rea
 from oleaster.exporting.export import general_rows
 from oleaster.exporting.genai_files import finish_folder
 from oleaster.exporting.graph import build_graph
-from oleaster.exporting.ladder import Figures, Ladder, Limits, require
+from oleaster.exporting.ladder import Figures, Ladder, Limits
 from oleaster.exporting.layouts.genai import is_graph, quantise
 from oleaster.exporting.lessons import Lesson
 from oleaster.exporting.options import check_hardware
@@ -163,10 +163,4 @@ def _climb(
         quantised_rung(stage, stop_ids(base_folder, tokenizer), options.precision, name),
         genai_rung(stage, Questions(rows, examples, tokenizer, task.system_prompt if task else None), name),
     ]
-    climbed = []
-    for rung in rungs:
-        figures = ladder.measure(rung)
-        on_progress(figures)
-        require(figures)
-        climbed.append(figures)
-    return climbed
+    return ladder.climb(rungs, on_progress)

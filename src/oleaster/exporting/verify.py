@@ -10,7 +10,7 @@ from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, ModelError
 from oleaster.data.papers import Encoded, Example
-from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung, require
+from oleaster.exporting.ladder import Figures, Ladder, Limits, Rung
 from oleaster.exporting.layouts import layout_of
 from oleaster.exporting.rungs import Questions, torch_rung
 from oleaster.inference.contract import PromptContract
@@ -67,10 +67,4 @@ def verify(
     rungs.append(layout.quantised_rung(folder, artifact.precision, contract.stop_ids, adapter))
     questions = Questions(rows, examples, load_tokenizer(folder), system_prompt)
     rungs.append(layout.runtime_rung(folder, questions, adapter))
-    climbed = []
-    for rung in filter(None, rungs):
-        figures = ladder.measure(rung)
-        on_progress(figures)
-        require(figures)
-        climbed.append(figures)
-    return climbed
+    return ladder.climb(filter(None, rungs), on_progress)
