@@ -153,10 +153,11 @@ def _pareto_rows(findings: Findings) -> list[tuple[str, str]]:
 def print_plan(config: Config, dimensions: Sequence[Dimension], objectives: Sequence[Objective]) -> None:
     """What a search would do."""
     from oleaster.search.points import grid
+    from oleaster.search.study import DEFAULT_TRIALS
 
     strategy = config.search_strategy
     points = sum(1 for _ in grid(dimensions, config)) if strategy.type == "grid" else None
-    trials = strategy.num_trials or points or 20
+    trials = strategy.num_trials or points or DEFAULT_TRIALS
     of_grid = f" of a grid of {points}" if points else ""
     rows = [("trials", f"{trials}{of_grid}, chosen by {strategy.type}, {strategy.workers} at a time")]
     rows += [("aim", f"{'more' if o.maximize else 'less'} {o.name}") for o in objectives]

@@ -35,7 +35,7 @@ HEADS = {
 """Kind of task -> what can answer, the default first."""
 WITH_A_HEAD = ("lora", "qlora", "full")
 """Methods that a head of labels is trained and saved beside."""
-_DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 class Problem(NamedTuple):

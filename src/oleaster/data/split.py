@@ -59,9 +59,13 @@ def find_labels(examples: Sequence[Example]) -> list[str] | None:
     if all(example.label is not None for example in examples):
         return [str(example.label) for example in examples]
     answers = [example.target for example in examples]
+    return answers if are_labels(answers) else None
+
+
+def are_labels(answers: Sequence[str]) -> bool:
+    """Are the answers few and short?"""
     distinct = set(answers)
-    few = 2 <= len(distinct) <= len(answers) / ROWS_PER_LABEL
-    return answers if few and max(map(len, distinct)) <= LONGEST_LABEL else None
+    return 2 <= len(distinct) <= len(answers) / ROWS_PER_LABEL and max(map(len, distinct)) <= LONGEST_LABEL
 
 
 def hold_out(

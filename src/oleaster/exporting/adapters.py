@@ -21,6 +21,7 @@ import torch
 
 from oleaster.core.errors import ModelError, collect
 from oleaster.exporting.adapter_folder import Delta, LoraAdapter
+from oleaster.exporting.quantize import stored_shape
 
 FOLDER = "adapters"
 SUFFIX = ".onnx_adapter"
@@ -53,9 +54,9 @@ def find_sites(graph: ir.Graph, heads: tuple[int, int, int]) -> dict[str, tuple[
         if node.op_type not in ("MatMul", "MatMulNBits") or match is None:
             continue
         if node.op_type == "MatMulNBits":
-            columns, rows = node.attributes["K"].as_int(), node.attributes["N"].as_int()
+            rows, columns = node.attributes["N"].as_int(), node.attributes["K"].as_int()
         else:
-            columns, rows = node.inputs[1].const_value.shape.numpy()  # pyright: ignore[reportOptionalMemberAccess]
+            rows, columns = stored_shape(node)
         name = match[1].replace("/", ".")
         last = name.rpartition(".")[2]
         parts, widths = (last,), (rows,)

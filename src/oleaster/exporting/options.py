@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import dataclass
 
 from oleaster.config.schema import ExportConfig
 from oleaster.core.errors import ConfigError, MissingExtraError, near_names
+from oleaster.core.extras import installed
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check_hardware(options: ExportConfig) -> None:
             where="--device",
             remedy=f"--device {provider.device}, or --provider {' | '.join(fitting)}",
         )
-    if not any(_installed(package) for package in provider.packages):
+    if not any(installed(package) for package in provider.packages):
         raise MissingExtraError(
             f"{options.provider} is not on this machine", where="--provider", remedy=f"pip install '{provider.install}'"
         )
@@ -84,11 +84,3 @@ def check_hardware(options: ExportConfig) -> None:
         raise ConfigError(
             "generating models are written for ONNX Runtime GenAI", where="--use_ort_genai", remedy="true"
         )
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -16,6 +16,7 @@ from oleaster.data.encode_heads import pooled, word_ends
 from oleaster.data.entities import from_tags, to_json
 from oleaster.data.papers import Head
 from oleaster.data.render import voice_of
+from oleaster.inference.choosing import score_of
 from oleaster.inference.generation import batches
 from oleaster.inference.predictor import Completion, Sampling, Score
 
@@ -74,15 +75,8 @@ class HeadPredictor:
         """See `Predictor.score`: the targets are the ids of labels that stand behind the text."""
         texts = [ids[: targets[0]] for ids, targets in rows]
         places = [[len(text) - 1] if self.head.kind == "sequence" else self._words(text)[2] for text in texts]
-        scores = []
-        for (ids, targets), logits in zip(rows, self._read(texts, places), strict=True):
-            wanted = np.array([ids[t] for t in targets])
-            exact = logits[: len(wanted)].astype(np.float64)
-            highest = exact.max(-1, keepdims=True)
-            total = highest[:, 0] + np.log(np.exp(exact - highest).sum(-1))
-            nats = exact[np.arange(len(wanted)), wanted] - total
-            scores.append(Score(float(nats.sum()), len(wanted), int((exact.argmax(-1) == wanted).sum())))
-        return scores
+        found = zip(rows, self._read(texts, places), strict=True)
+        return [score_of(logits[: len(targets)], ids, targets) for (ids, targets), logits in found]
 
     def embed(self, texts: Sequence[Sequence[int]]) -> Floats:
         """[texts, C]"""

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from oleaster.core.run import flat
 from oleaster.models.folder import ModelFolder
 
 FENCE = "---\n"
@@ -62,10 +63,10 @@ def model_card(
         "" if licence else "The licence of the base is not stated in its folder; it holds for this model as well.",
         _section("Scores", _table(scores) if scores else "Not measured yet: `oleaster evaluate` does it."),
         _section("How to ask it", _example(prompt, answer) if prompt else ""),
-        _section("Rows and tokens", _table([{"": key, "count": value} for key, value in _flat(ledger).items()])),
+        _section("Rows and tokens", _table([{"": key, "count": value} for key, value in flat(ledger).items()])),
         _section(
             "Hyperparameters",
-            _table([{"setting": key, "value": value} for key, value in _flat(settings).items() if value is not None]),
+            _table([{"setting": key, "value": value} for key, value in flat(settings).items() if value is not None]),
         ),
         _section("Limits", "\n".join(f"- {limit}" for limit in limits)),
     ]
@@ -112,11 +113,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
     return text.replace("|", "\\|").replace("\n", "\\n")
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as `outer.inner`; empty ones vanish."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

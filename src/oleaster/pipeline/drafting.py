@@ -18,16 +18,12 @@ from oleaster.data.papers import Example
 from oleaster.data.readers import Rows
 from oleaster.data.shapes import BYSTANDERS, build_examples, settle_shape
 from oleaster.data.sources import Source, open_source, read_split
-from oleaster.data.split import FEWEST_ROWS, Repeats, find_labels, find_repeats
+from oleaster.data.split import FEWEST_ROWS, Repeats, are_labels, find_labels, find_repeats
 from oleaster.tasks.classification import FEW
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ANSWER_NAMES = ("label", "category", "class", "intent", "answer", "target", "summary", "translation", "completion")
 """Names of columns that are more often the answer than the question, the likeliest first."""
-FEW_LABELS = 5
-"""A column is of labels when each of its values occurs at least this often on average."""
-LONGEST_LABEL = 80
-"""Characters."""
 TEMPLATE_TOKENS = 96
 """Room for turn marks, a system message and the instruction of a task."""
 CHARACTERS_PER_TOKEN = 3.5
@@ -121,7 +117,7 @@ def _guess_columns(table: Rows) -> tuple[str, str, str]:
     languages = [name for name in full if _is_language(name)]
     if len(languages) == 2:
         return languages[0], languages[1], f"'{languages[0]}' and '{languages[1]}' are named as languages"
-    labels = [name for name, values in full.items() if _are_labels(values)]
+    labels = [name for name, values in full.items() if are_labels(values)]
     lengths = {name: sum(map(len, values)) / len(values) for name, values in full.items()}
     if len(full) < 2:
         raise DataError(
@@ -145,11 +141,6 @@ def _guess_columns(table: Rows) -> tuple[str, str, str]:
 def _is_language(name: str) -> bool:
     """`en`, `pl`, `pt_BR`."""
     return re.fullmatch(r"[a-z]{2}([-_][A-Za-z]{2})?", name) is not None and name not in BYSTANDERS
-
-
-def _are_labels(values: Sequence[str]) -> bool:
-    distinct = set(values)
-    return 2 <= len(distinct) <= len(values) / FEW_LABELS and max(map(len, distinct)) <= LONGEST_LABEL
 
 
 def _counter(model: str | None) -> Callable[[str], int] | None:

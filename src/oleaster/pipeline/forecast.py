@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from oleaster.pipeline.loading import load_base, use_threads
 from oleaster.pipeline.tuning import Preview, plan, set_up
 
 if TYPE_CHECKING:
-    from oleaster.data.papers import Example
+    from oleaster.data.papers import Encoded, Example
     from oleaster.pipeline.shelf import Ready
     from oleaster.training.order import Plan
 
@@ -151,25 +152,26 @@ def _seconds_per_token(model: Any, parameters: Any, ready: Ready, steps: Plan, l
     config, rows = ready.config, ready.data.train
     optimizer = make_optimizer(parameters.items(), config.training)
 
-    def run(step: int) -> int:
-        group = rows_of_step(rows, config, steps, step, Cluster.alone())
-        batches = [pack(part) for part in group if part]
+    def rows_in(step: int) -> list[list[Encoded]]:
+        return [part for part in rows_of_step(rows, config, steps, step, Cluster.alone()) if part]
+
+    def tokens(step: int) -> int:
+        return sum(len(row.input_ids) for part in rows_in(step) for row in part)
+
+    def run(step: int) -> None:
+        batches = [pack(part) for part in rows_in(step)]
         gradient(Demand(model, batches, sum(batch.units for batch in batches), loss))
         nn.utils.clip_grad_norm_(parameters.values(), config.training.max_grad_norm or float("inf"))
         optimizer.step()
         optimizer.zero_grad()
-        return sum(len(row.input_ids) for part in group for row in part)
-
-    def tokens(step: int) -> int:
-        group = rows_of_step(rows, config, steps, step, Cluster.alone())
-        return sum(len(row.input_ids) for part in group for row in part)
 
     epoch = range(min(steps.steps_per_epoch, steps.total_steps))
     run(max(epoch, key=tokens))
     spread = sorted({epoch[i * len(epoch) // SPREAD_STEPS] for i in range(SPREAD_STEPS)})
     begun = time.perf_counter()
-    done = sum(run(step) for step in spread)
-    return (time.perf_counter() - begun) / done
+    for step in spread:
+        run(step)
+    return (time.perf_counter() - begun) / sum(map(tokens, spread))
 
 
 def tokens_per_word(tokenizer: Any, examples: Sequence[Example]) -> float:
@@ -202,16 +204,9 @@ def _choices(preview: Preview, ready: Ready, peak_mb: float, available_mb: float
             training = ready.config.training.model_copy(update={"gradient_checkpointing": again})
             config = ready.config.model_copy(update={"method": kind, "training": training})
             memory = peak_mb + (estimated_memory(config, ready, shapes, trained) / _MIB - preview.peak_mb)
-            whole = trained >= sum(_size(shape) for shape in shapes.values())
+            whole = trained >= sum(math.prod(shape) for shape in shapes.values())
             name = f"{kind.type}{' + gradient_checkpointing' if again else ''}"
             yield Choice(name, trained, memory, (3 if whole else 2) / 2 + 0.5 * again, memory < available_mb)
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def _advice(found: Forecast) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from oleaster.config.flags import config_flags
 from oleaster.config.schema import Config
 from oleaster.config.search import Dimension
+from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError
 from oleaster.core.run import Run
 from oleaster.search.papers import Objective
@@ -72,7 +73,7 @@ def _export(run: Run, config: Config) -> Path:
 def _megabytes(folders: Sequence[Path]) -> float:
     """MB (1,000,000 bytes) of weights in the first folder that is there: the adapter, else the model or artifact."""
     folder = next(folder for folder in folders if folder.is_dir())
-    if (folder / "manifest.json").is_file():
+    if Artifact.is_artifact(folder):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
 

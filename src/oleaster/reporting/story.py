@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,8 +58,6 @@ class Story:
 
     @cached_property
     def ledger(self) -> Ledger | None:
-        import json
-
         if self.run is None or not self.run.ledger.is_file():
             return None
         return Ledger.from_json(json.loads(self.run.ledger.read_text("utf-8")))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -209,7 +209,7 @@ def _tried(criterion: Criterion, width: int) -> Criterion:
             f"the loss '{criterion.name}' is no sum over its {criterion.unit}s: another batch size or accumulation is "
             "another training",
         )
-    return Criterion(**{**vars(criterion), "adds": adds, "notes": notes})
+    return replace(criterion, adds=adds, notes=notes)
 
 
 def _call(criterion: Criterion, given: Mapping[str, Tensor]) -> Tensor:
@@ -260,7 +260,7 @@ def _asked_about_labels(criterion: Criterion, width: int, generator: torch.Gener
         raise ConfigError(message, where="loss", remedy=remedy)
     means: Literal["similar", "different"] = "different" if cost[1] > cost[0] else "similar"
     note = f"a {argument} of 1 means '{means}' to the loss '{criterion.name}' (found by trying it); it is given that"
-    return Criterion(**{**vars(criterion), "one_means": means, "notes": (*criterion.notes, note)})
+    return replace(criterion, one_means=means, notes=(*criterion.notes, note))
 
 
 def _failed(name: str, error: Exception, what: str) -> ConfigError:
