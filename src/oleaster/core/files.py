@@ -82,23 +82,30 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`; a reader or a crash sees the old file or the new one, never a part.
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """A path beside `target` for a file that another library writes; it takes the name when the block ends well.
 
-    Raises: StorageError when the disk is full.
+    A reader or a crash sees the old file or the new one, never a part. Raises: StorageError when the disk is full.
     """
-    part = _temporary(path, "tmp")
+    part = _temporary(target, "tmp")
     _in_work.add(part)
     try:
-        with storage_errors(path):
-            _make_folder(path.parent)
-            part.write_bytes(content)
+        with storage_errors(target):
+            _make_folder(part.parent)
+            yield part
             sync(part)
-            part.replace(path)
-            sync(path.parent)
+            part.replace(target)
+            sync(part.parent)
     finally:
         part.unlink(missing_ok=True)
         _in_work.discard(part)
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` by way of `staged_file`."""
+    with staged_file(path) as part:
+        part.write_bytes(content)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -219,17 +226,10 @@ def link_or_copy(source: Path, target: Path) -> None:
         with suppress(OSError):
             os.link(source, target)
             return
-        part = _temporary(target, "tmp")
-        _in_work.add(part)
-        try:
-            if not _clone(source, part):
-                require_space(target, source.stat().st_size)
-                shutil.copyfile(source, part)
-            sync(part)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-            _in_work.discard(part)
+    with staged_file(target) as part:
+        if not _clone(source, part):
+            require_space(target, source.stat().st_size)
+            shutil.copyfile(source, part)
 
 
 def _temporary(target: Path, kind: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from oleaster.core.errors import ModelError, StorageError, collect
-from oleaster.core.files import storage_errors, sync
+from oleaster.core.files import staged_file, sweep
 from oleaster.models.loaded import BaseNeeds
 
 WEIGHTS = "model.safetensors"
@@ -49,19 +48,13 @@ class Full:
     def save(self, model: nn.Module, folder: Path, base: str, revision: str) -> None:
         """Write `model.safetensors`, whole or not at all. Raises: StorageError when the disk is full."""
         tensors = {name: tensor.contiguous() for name, tensor in _plain_tensors(model).items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        staged = folder / f".{WEIGHTS}.tmp-{os.getpid()}"  # core.files sweeps such names
+        sweep(folder)  # a killed process may have left one as large here
         try:
-            with storage_errors(folder):
-                save_file(tensors, staged, metadata={"format": "pt"})  # straight to disk: no second copy in memory
-                staged.chmod(0o644)  # safetensors makes its files readable by the owner only
-                sync(staged)
-                staged.replace(folder / WEIGHTS)
-                sync(folder)
+            with staged_file(folder / WEIGHTS) as part:
+                save_file(tensors, part, metadata={"format": "pt"})  # straight to disk: no second copy in memory
+                part.chmod(0o644)  # safetensors makes its files readable by the owner only
         except SafetensorError as error:  # what safetensors makes of a full disk
             raise StorageError(f"{folder / WEIGHTS} could not be written: {error}") from error
-        finally:
-            staged.unlink(missing_ok=True)
 
     def load(self, model: nn.Module, folder: Path) -> None:
         """Read what `save` wrote, tensor by tensor. Raises: ModelError when names or shapes differ."""
