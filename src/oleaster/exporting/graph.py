@@ -11,7 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from oleaster.core.errors import MissingExtraError, ModelError, OleasterError, near_names
+from oleaster.inference.onnx_predictor import LOGITS_AT
 
 FAMILIES = {
     "LlamaForCausalLM": "checked",
@@ -41,7 +44,8 @@ def build_graph(folder: Path, output: Path, language_head: bool = True) -> None:
     """Write `model.onnx`, `model.onnx.data`, a first `genai_config.json` and the tokenizer files into `output`.
 
     Inputs of the graph: input_ids [B, L], attention_mask [B, P + L], past_key_values.N.key|value [B, heads, P, head
-    size]; outputs: logits [B, L, V] for all positions, present.N.key|value.
+    size]; outputs: logits [B, kept, V], present.N.key|value. What is kept are the positions in the optional input
+    `logits_at`, else the last one: a prompt's others then cost neither the head's product nor room for their logits.
 
     Args:
         language_head: without, the graph ends with hidden_states [B, L, C] in the place of logits.
@@ -70,7 +74,34 @@ def build_graph(folder: Path, output: Path, language_head: bool = True) -> None:
         except (KeyError, AttributeError, NotImplementedError, ValueError, RuntimeError) as error:
             tail = "\n".join(printed.getvalue().splitlines()[-5:])
             raise GraphError(f"onnxruntime-genai's builder failed on {architecture}: {error!r}\n{tail}") from error
+    if language_head:
+        _choose_positions(output / "model.onnx")
     gc.collect()  # the builder's objects hold each other, and with them the model's weights
+
+
+def _choose_positions(path: Path) -> None:
+    """Put the optional input `logits_at` in front of the head. Only the graph's small file is written anew."""
+    import onnx_ir as ir
+
+    model = ir.load(path)
+    graph = model.graph
+    head = next(node for node in graph if node.name == "/lm_head/MatMul")
+    hidden, logits = head.inputs[0], next(value for value in graph.outputs if value.name == "logits")
+    assert hidden is not None
+    assert hidden.shape is not None
+    assert logits.shape is not None
+    last = ir.tensor(np.array([-1]), name=LOGITS_AT)
+    wanted = ir.Value(name=LOGITS_AT, shape=ir.Shape(["kept"]), type=ir.TensorType(ir.DataType.INT64), const_value=last)
+    graph.inputs.append(wanted)
+    graph.register_initializer(wanted)
+    kept = ir.node("Gather", [hidden, wanted], {"axis": 1}, name="/lm_head/Gather")
+    value = kept.outputs[0]
+    value.name, value.type = f"{kept.name}/output_0", hidden.type
+    # GenAI makes room for one position only where the shape says 1.
+    value.shape, logits.shape = (ir.Shape([each[0], 1, each[2]]) for each in (hidden.shape, logits.shape))
+    head.replace_input_with(0, value)
+    graph.insert_before(head, kept)
+    ir.save(model, path)
 
 
 def check_family(config: dict[str, Any], where: str) -> str:

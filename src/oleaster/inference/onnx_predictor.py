@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from oleaster.core.errors import MissingExtraError, ModelError, near_names
 from oleaster.core.machine import usable_cores
@@ -25,6 +26,8 @@ NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
 PAST, PRESENT = "past_key_values.", "present."
 """How the graph calls what it has read before and what it has read now, per layer."""
+LOGITS_AT = "logits_at"
+"""Input of our graphs: positions whose logits are wanted, [kept]; where it is not given, the last one."""
 BATCH_TOKENS = 4096
 """Prompt tokens generated for at once; bounds the memory of logits and cache."""
 BATCH_ROWS = 32
@@ -99,16 +102,19 @@ class OnnxPredictor:
         if not rows:
             return
         prefix = _shared_prefix(rows)
-        shared = self._forward(rows[0][0][:prefix], {})[1] if prefix else {}
+        shared = self._forward(rows[0][0][:prefix], {}, (prefix - 1,))[1] if prefix else {}
         for input_ids, targets in rows:
             # What stands at and after the last target has no influence on it.
-            logits, _ = self._forward(input_ids[prefix : max(targets)], shared)
-            yield logits[np.asarray(targets) - 1 - prefix]
+            yield self._forward(input_ids[prefix : max(targets)], shared, np.asarray(targets) - 1 - prefix)[0]
 
     def _forward(
-        self, ids: Sequence[int], cached: Mapping[str, np.ndarray]
+        self, ids: Sequence[int], cached: Mapping[str, np.ndarray], asked: ArrayLike
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(logits [ids, vocabulary], keys and values for the next call) behind the tokens that `cached` holds."""
+        """(logits [asked, vocabulary], keys and values for the next call) behind the tokens that `cached` holds.
+
+        Args:
+            asked: places in `ids` whose logits are wanted.
+        """
         size = self._config["model"]["decoder"]["head_size"]
         feeds: dict[str, np.ndarray] = {}
         for node in self._session.get_inputs():
@@ -120,10 +126,14 @@ class OnnxPredictor:
         others = {"input_ids": np.asarray([ids], dtype=np.int64), "position_ids": places}
         others["attention_mask"] = np.ones((1, before + len(ids)), dtype=np.int64)
         feeds |= {node.name: others[node.name] for node in self._session.get_inputs() if node.name in others}
+        if self._chooses:
+            feeds[LOGITS_AT] = np.asarray(asked, dtype=np.int64)
         names = [node.name for node in self._session.get_outputs()]
         found = dict(zip(names, self._session.run(names, feeds, self._run_options), strict=True))
         logits = np.asarray(found.pop("logits"))[0]
-        return logits, {name.replace(PRESENT, PAST): np.asarray(value) for name, value in found.items()}
+        return logits if self._chooses else logits[np.asarray(asked)], {
+            name.replace(PRESENT, PAST): np.asarray(value) for name, value in found.items()
+        }
 
     def _generate_batch(
         self,
@@ -198,6 +208,11 @@ class OnnxPredictor:
         options.log_severity_level = 3
         graph = self.folder / self._config["model"]["decoder"]["filename"]
         return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+    @cached_property
+    def _chooses(self) -> bool:
+        """Does the graph ask which logits are wanted? Those of earlier versions gave them all."""
+        return any(node.name == LOGITS_AT for node in self._session.get_overridable_initializers())
 
     @cached_property
     def _run_options(self) -> Any:
