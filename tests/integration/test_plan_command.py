@@ -24,6 +24,7 @@ def test_a_person_reads_a_table(program: Program, needed: tuple[str, ...], tmp_p
     done = program("plan", *needed[1:], cwd=tmp_path)
     assert "one epoch" in done.stdout
     assert "lora fits, with" in done.stdout
+    assert done.stderr == ""
 
 
 def test_without_rows_it_says_what_is_missing(program: Program, tiny: Path, tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ class DataConfig(Section):
     text_field: str | None = None
     """Column with plain text, learned whole."""
     prompt_field: str | None = None
-    """Column with the prompt (else input, prompt, question, ...)."""
+    """Column with the prompt (else input, prompt, question, ...; or text beside label)."""
     completion_field: str | None = None
-    """Column with the answer (else output, completion, response, ...)."""
+    """Column with the answer (else output, completion, response, ...; or label beside text)."""
     score_field: str | None = None
     """Column that says how alike the two texts of a pair are (else score, similarity, label)."""
     score_range: Annotated[list[float], BeforeValidator(split_commas), Field(min_length=2, max_length=2)] | None = None

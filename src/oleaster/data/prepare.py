@@ -14,7 +14,7 @@ from oleaster.data.faults import raise_faults
 from oleaster.data.ledger import Ledger, Part
 from oleaster.data.papers import Example
 from oleaster.data.readers import Rows
-from oleaster.data.shapes import build_examples, settle_shape
+from oleaster.data.shapes import LABELLED, build_examples, settle_shape
 from oleaster.data.sources import Slice, Source, open_source, parse_slice, read_split, split_name
 from oleaster.data.split import FEWEST_ROWS, Repeats, find_labels, find_repeats, hold_out
 
@@ -50,11 +50,11 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     Raises: ConfigError for settings that contradict each other, DataError with all bad rows of all files together.
     """
     chosen = _choose(config)
-    config = settle_shape(config, chosen.train)
+    asked_for, config = config, settle_shape(config, chosen.train)
     train, faults = build_examples(chosen.train, config)
     validation, more = build_examples(chosen.validation, config)
     raise_faults(faults + more)
-    notes: list[str] = []
+    notes = _shape_notes(asked_for, config)
     asked = len(train) + len(validation)
     train, made = set_apart(train)
     validation, misplaced = set_apart(validation)
@@ -192,6 +192,13 @@ def _hold_out(
     evenly = f", evenly over {len(set(labels))} labels" if labels else ""
     note = f"{len(held)} of {len(examples)} rows held out for validation (seed {seed}{evenly})"
     return [examples[i] for i in train][: config.max_samples], [examples[i] for i in held], note
+
+
+def _shape_notes(before: DataConfig, settled: DataConfig) -> list[str]:
+    """What the columns were taken for where they might have meant something else."""
+    if before.prompt_field is None and settled.prompt_field == LABELLED[0]:
+        return ["column text is the prompt and label the answer; --text_field text learns the whole text instead"]
+    return []
 
 
 def _repeat_notes(repeats: Repeats) -> list[str]:

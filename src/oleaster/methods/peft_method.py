@@ -8,6 +8,7 @@ PEFT, also run on the fast engine. The files are PEFT's.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,9 @@ class PeftMethod:
             bottleneck.register()
         try:
             config = peft.get_peft_config({"peft_type": TYPES[self.name], **arguments})
-            return peft.get_peft_model(model, config)  # type: ignore[arg-type]
+            with warnings.catch_warnings():  # PEFT says it of every norm; which layers fit is checked in `_for`
+                warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+                return peft.get_peft_model(model, config)  # type: ignore[arg-type]
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ModelError(f"PEFT cannot attach {self.name}: {error}", remedy="--method lora") from error
 

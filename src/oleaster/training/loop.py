@@ -20,7 +20,7 @@ from oleaster.core.errors import NonFiniteError
 from oleaster.data.batch import Batch, pack
 from oleaster.data.papers import Encoded
 from oleaster.training.bottlenecks import IdleCoresWatch, StarvationWatch, SwapWatch
-from oleaster.training.checkpoint import Best, Checkpoints, TrainState, capture_rng, restore_rng
+from oleaster.training.checkpoint import Best, Checkpoints, TrainState, capture_rng, restore_rng, seed_rng
 from oleaster.training.cluster import Cluster
 from oleaster.training.driving import Answer, Demand, Outcome, Training, drive
 from oleaster.training.losses import Loss, LossSum, cross_entropy
@@ -123,7 +123,7 @@ def training(
     cluster = cluster or Cluster.alone()
     plan = Plan.of(config, len(rows), len(validation), cluster.size)
     loss = loss or default_loss(config)
-    torch.manual_seed(config.seed)
+    seed_rng(config.seed)
     optimizer = make_optimizer(parameters.items(), config.training)
     schedule = make_schedule(optimizer, config.training, plan.total_steps)
     stopping = EarlyStopping(config.watch.early_stopping_patience, config.watch.early_stopping_threshold)
@@ -171,7 +171,7 @@ def training(
         choosing = time.perf_counter()
         group = rows_of_step(rows, config, plan, progress.step, cluster)
         progress.preparing += time.perf_counter() - choosing
-        torch.manual_seed(seed_of_step(config.seed, progress.step, cluster.rank))
+        seed_rng(seed_of_step(config.seed, progress.step, cluster.rank))
         norm, stop = yield from _step(model, parameters, group, loss, config, progress, cluster, save, places, idle)
         rate = float(schedule.get_last_lr()[0])
         optimizer.step()

@@ -47,6 +47,15 @@ def test_classification_finds_its_labels(settled) -> None:
     assert headed.data.system_prompt is None
 
 
+def test_text_and_label_are_prompt_and_answer_and_that_is_said(settled, tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": "abc"[i % 3]} for i in range(6)]
+    assert settled(rows, task="classification").task.labels == ["a", "b", "c"]
+    data = replace(Config(), data_name=str(tmp_path / "rows.jsonl")).data
+    assert any("text is the prompt and label the answer" in note for note in prepare(data, 0).notes)
+    named = data.model_copy(update={"prompt_field": "text", "completion_field": "label"})
+    assert not any("is the prompt" in note for note in prepare(named, 0).notes)
+
+
 def test_labels_that_are_given_stay(settled) -> None:
     assert settled(LABELLED, task="classification", labels="c,b,a,d").task.labels == ["c", "b", "a", "d"]
 
