@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oleaster.config.schema import Config
 from oleaster.core.machine import peak_memory_mb
@@ -18,8 +22,10 @@ if TYPE_CHECKING:
     from oleaster.pipeline.shelf import Ready
     from oleaster.training.order import Plan
 
-SPREAD_STEPS = 4
-"""Steps that are timed, spread evenly over the training."""
+FEWEST_STEPS, MOST_STEPS, ENOUGH_SECONDS = 4, 16, 3.0
+"""Steps that are timed: some from all over the first epoch, more of them while they take little time."""
+SAVED = 2**30
+"""Most bytes of a checkpoint that are written to find out how long it takes."""
 WORDY_ROWS = 200
 """Rows whose words are counted."""
 MANY_TOKENS_PER_WORD = 2.5
@@ -57,8 +63,10 @@ class Forecast:
     step_seconds: float
     validation_seconds: float
     """One validation."""
+    save_seconds: float
+    """One checkpoint."""
     total_seconds: float
-    """All steps and validations, if no early stop ends them."""
+    """All steps, validations and checkpoints, if every validation is the best so far and no early stop ends them."""
     tokens_per_word: float
     licence: str | None
     choices: tuple[Choice, ...]
@@ -78,6 +86,7 @@ class Forecast:
             ("one step", f"{self.step_seconds:.2f} s"),
             ("one epoch", f"{_clock(self.step_seconds * steps.steps_per_epoch)} ({steps.steps_per_epoch:,} steps)"),
             ("one validation", f"{self.validation_seconds:.1f} s"),
+            ("one checkpoint", f"{self.save_seconds:.1f} s"),
             ("whole training", f"{_clock(self.total_seconds)} ({steps.total_steps:,} steps, no early stop)"),
             ("tokens per word", f"{self.tokens_per_word:.2f}"),
             ("licence of the base", self.licence or "its card states none; find out before you ship"),
@@ -87,10 +96,10 @@ class Forecast:
 def forecast(config: Config) -> Forecast:
     """Run a few real steps of the training that `config` describes, in memory, and say what all of it will take.
 
-    The rate (seconds per token) is measured on steps spread over the training, the peak on its longest step and
-    longest validation batch.
+    The rate (seconds per token) is measured on steps from all over an epoch, the peak on its longest step and longest
+    validation batch, the checkpoint on one in a temporary folder.
 
-    Raises: as `finetune` before its first step. Nothing is written.
+    Raises: as `finetune` before its first step. Nothing stays on the disk.
     """
     import psutil
 
@@ -112,7 +121,7 @@ def forecast(config: Config) -> Forecast:
     loss = set_up(model, method, ready, ready.config, cluster) or default_loss(ready.config)
     rows, held = ready.data.train, ready.data.validation
     steps = Plan.of(ready.config, len(rows), len(held))
-    rate = _seconds_per_token(model, trainable_parameters(model), ready, steps, loss)
+    probe = _probe(model, trainable_parameters(model), ready, steps, loss)
     step_mb, validation_seconds = peak_memory_mb(), 0.0
     if held:
         size = config.training.per_device_eval_batch_size
@@ -121,8 +130,9 @@ def forecast(config: Config) -> Forecast:
         validation_loss(model, longest, loss, size, cluster)
         share = sum(len(row.input_ids) for row in held) / sum(len(row.input_ids) for row in longest)
         validation_seconds = (time.perf_counter() - begun) * share
-    per_step = rate * sum(len(row.input_ids) for row in rows) / steps.steps_per_epoch
-    validations = -(-steps.total_steps // steps.eval_steps) if steps.eval_steps else 0
+    per_step = probe.token_seconds * sum(len(row.input_ids) for row in rows) / steps.steps_per_epoch
+    validated, saved = _pauses(steps)
+    pauses = validation_seconds * len(validated) + probe.save_seconds * len(saved)
     peak = peak_memory_mb()
     return Forecast(
         preview=preview,
@@ -132,15 +142,26 @@ def forecast(config: Config) -> Forecast:
         available_mb=available,
         step_seconds=per_step,
         validation_seconds=validation_seconds,
-        total_seconds=per_step * steps.total_steps + validation_seconds * validations,
+        save_seconds=probe.save_seconds,
+        total_seconds=probe.start_seconds + per_step * steps.total_steps + pauses,
         tokens_per_word=tokens_per_word(ready.tokenizer, ready.prepared.train[:WORDY_ROWS]),
         licence=base_licence(ready.base),
         choices=tuple(_choices(preview, ready, peak, available)),
     )
 
 
-def _seconds_per_token(model: Any, parameters: Any, ready: Ready, steps: Plan, loss: Any) -> float:
-    """Train the longest step (it warms up, and sets the peak), then time some others."""
+class _Probe(NamedTuple):
+    """What a few steps and a checkpoint took."""
+
+    token_seconds: float
+    """Seconds of a step over its tokens."""
+    start_seconds: float
+    """What the first step took more than another of its length."""
+    save_seconds: float
+
+
+def _probe(model: Any, parameters: Mapping[str, Any], ready: Ready, steps: Plan, loss: Any) -> _Probe:
+    """Train the longest step (it warms up, and sets the peak), then time some others and a checkpoint."""
     from torch import nn
 
     from oleaster.data.batch import pack
@@ -149,29 +170,63 @@ def _seconds_per_token(model: Any, parameters: Any, ready: Ready, steps: Plan, l
     from oleaster.training.optimizers import make_optimizer
     from oleaster.training.order import rows_of_step
 
-    config, rows = ready.config, ready.data.train
+    config = ready.config
     optimizer = make_optimizer(parameters.items(), config.training)
 
     def rows_in(step: int) -> list[list[Encoded]]:
-        return [part for part in rows_of_step(rows, config, steps, step, Cluster.alone()) if part]
+        return [part for part in rows_of_step(ready.data.train, config, steps, step, Cluster.alone()) if part]
 
     def tokens(step: int) -> int:
         return sum(len(row.input_ids) for part in rows_in(step) for row in part)
 
-    def run(step: int) -> None:
+    def run(step: int) -> float:
+        begun = time.perf_counter()
         batches = [pack(part) for part in rows_in(step)]
         gradient(Demand(model, batches, sum(batch.units for batch in batches), loss))
         nn.utils.clip_grad_norm_(parameters.values(), config.training.max_grad_norm or float("inf"))
         optimizer.step()
         optimizer.zero_grad()
+        return time.perf_counter() - begun
 
     epoch = range(min(steps.steps_per_epoch, steps.total_steps))
-    run(max(epoch, key=tokens))
-    spread = sorted({epoch[i * len(epoch) // SPREAD_STEPS] for i in range(SPREAD_STEPS)})
-    begun = time.perf_counter()
-    for step in spread:
-        run(step)
-    return (time.perf_counter() - begun) / sum(map(tokens, spread))
+    longest = max(epoch, key=tokens)
+    first, spent, done = run(longest), 0.0, 0
+    for count, step in enumerate(random.Random(0).sample(epoch, min(MOST_STEPS, len(epoch)))):
+        if count >= FEWEST_STEPS and spent > ENOUGH_SECONDS:
+            break
+        spent, done = spent + run(step), done + tokens(step)
+    rate = spent / done
+    return _Probe(rate, max(0.0, first - rate * tokens(longest)), _save_seconds(parameters, optimizer))
+
+
+def _save_seconds(parameters: Mapping[str, Any], optimizer: Any) -> float:
+    """What a checkpoint takes: one of as many parameters as come to `SAVED` bytes with their state, and the rest by
+    its size."""
+    from oleaster.training.checkpoint import Checkpoints, TrainState, capture_rng
+
+    sizes = {name: _bytes([p, *optimizer.state[p].values()]) for name, p in parameters.items()}
+    before = itertools.accumulate(sizes.values(), initial=0)
+    written = {name: parameters[name] for name, size in zip(sizes, before, strict=False) if size < SAVED}
+    state = {i: optimizer.state[p] for i, p in enumerate(written.values())}
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        Checkpoints(Path(folder)).save(TrainState(1, written, {"state": state}, {}, capture_rng()))
+        seconds = time.perf_counter() - begun
+    return seconds * sum(sizes.values()) / sum(sizes[name] for name in written)
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    return sum(value.nbytes for value in values if hasattr(value, "nbytes"))
+
+
+def _pauses(steps: Plan) -> tuple[set[int], set[int]]:
+    """(steps after which the rows held out are scored, steps whose state is kept)"""
+
+    def every(count: int) -> set[int]:
+        return {*range(count, steps.total_steps + 1, count), steps.total_steps}
+
+    validated = every(steps.eval_steps) if steps.eval_steps else set()
+    return validated, validated | every(steps.save_steps)
 
 
 def tokens_per_word(tokenizer: Any, examples: Sequence[Example]) -> float:

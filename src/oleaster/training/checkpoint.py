@@ -68,7 +68,7 @@ class TrainState:
 
 
 def seed_rng(seed: int) -> None:
-    """Seed torch's generators, the CPU's and each GPU's; at every step, where `torch.manual_seed` takes 80 times as long."""
+    """Seed torch's generators, the CPU's and each GPU's. (`torch.manual_seed` takes 80 times as long, each step.)"""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -45,11 +46,17 @@ def rows_of_step(
     """
     t = config.training
     epoch, within = divmod(step, plan.steps_per_epoch)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed * 100_003 + epoch))
+    order = _order(len(rows), config.seed * 100_003 + epoch)
     size = t.per_device_train_batch_size * cluster.size
     first = within * t.gradient_accumulation_steps
     starts = range(first * size, min((first + t.gradient_accumulation_steps) * size, len(rows)), size)
     return [[rows[i] for i in order[at : at + size][cluster.rank :: cluster.size].tolist()] for at in starts]
+
+
+@functools.lru_cache(maxsize=8)
+def _order(rows: int, seed: int) -> torch.Tensor:
+    """[rows]: all rows in the order of an epoch; kept, as every step of the epoch asks for it."""
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:
