@@ -161,10 +161,18 @@ def unknown_setting(name: str, where: str) -> ConfigError:
 
 
 def _beside(values: Mapping[str, object], leaves: Mapping[str, object]) -> dict[str, object]:
-    """Those of `values` that may stay when `leaves` are laid over them: another method has other settings."""
-    method = leaves.get("method") or values.get("method", _LORA)
+    """Those of `values` that may stay when `leaves` are laid over them: another method has other settings, and other
+    defaults (learning rate, rank), which a resolved recipe holds as values."""
+    before = values.get("method", _LORA)
+    method = leaves.get("method") or before
     flags = config_flags()
-    return {name: value for name, value in values.items() if not flags[name].only or method in flags[name].only}
+    kept = {name: value for name, value in values.items() if not flags[name].only or method in flags[name].only}
+    if method == before:
+        return kept
+    read, wrong = _build(values, {})
+    usual, now = (leaf_values(_build({"method": each}, {})[0]) for each in (before, method))
+    chosen = {name for name, value in leaf_values(read).items() if value != usual[name]}
+    return {name: kept[name] for name in kept if name in {*chosen, *wrong} or usual.get(name) == now.get(name)}
 
 
 def _make_way(read: Recipe, leaves: Mapping[str, object]) -> None:

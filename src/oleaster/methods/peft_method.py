@@ -222,6 +222,8 @@ class PeftMethod:
         if self.name == "ia3" and "feedforward_modules" not in arguments:
             inner = [path for path in paths if any(ends_with(path, name) for (name,) in INNER)]
             arguments["feedforward_modules"] = short_names(model, inner)
+            if not {*arguments["feedforward_modules"]} <= {*arguments["target_modules"]}:  # PEFT compares the words
+                arguments |= {"target_modules": sorted(paths), "feedforward_modules": sorted(inner)}
         return arguments
 
 

@@ -142,11 +142,13 @@ class Shelf:
         if needs.trained or labelled or config.training.fsdp != "none":  # a head of labels is trained whole
             yield load_base(config, ready.base, ready.tokenizer, device, needs, ready.head)
             return
-        key = f"{_key(config, _NOT_THE_BASE)} {config.training.bf16} {needs} {device}"
+        read = replace(needs, generic="yes" if needs.generic else None)  # the reason does not change the base
+        key = f"{_key(config, _NOT_THE_BASE)} {config.training.bf16} {read} {device}"
         if self._base is None or self._base[0] != key:
             self._base = None  # the former goes before the next one comes: there is memory for one
             self._base = (key, *load_base(config, ready.base, ready.tokenizer, device, needs))
         _, loaded, why = self._base
+        loaded = replace(loaded, why_generic=needs.generic or loaded.why_generic)
         if self._together:
             yield replace(loaded, model=share_base(loaded.model)), why
             return

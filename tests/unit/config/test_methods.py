@@ -50,6 +50,16 @@ def test_replace_changes_the_method() -> None:
     assert "lora_r" not in leaf_values(config)
 
 
+@pytest.mark.parametrize("name", method_types())
+def test_another_method_brings_its_own_defaults_and_takes_what_was_chosen(name: str, tmp_path: Path) -> None:
+    assert replace(load_config(None, {"method": "lora"}), method=name) == load_config(None, {"method": name})
+    chosen = {"learning_rate": 2e-3, "max_steps": 7}
+    assert replace(load_config(None, chosen), method=name) == load_config(None, {**chosen, "method": name})
+    resolved = tmp_path / "oleaster.yaml"
+    resolved.write_text(recipe_text(load_config(None, {"method": "lora"})))
+    assert load_config(resolved, {"method": name}) == load_config(None, {"method": name})
+
+
 def test_a_later_recipe_may_choose_another_method(tmp_path: Path) -> None:
     for name, text in (("first", "method: {lora_r: 4}\nseed: 1\n"), ("second", "method: {type: full}\n")):
         (tmp_path / name).write_text(text)

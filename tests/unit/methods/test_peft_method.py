@@ -57,6 +57,15 @@ def loaded(name, folder, dtype=torch.float32, **settings):
     return method, model
 
 
+def test_ia3_on_every_layer_of_a_family_whose_names_mean_several(folders):
+    method, model = loaded("ia3", folders["gpt2"], target_modules="all-linear")
+    method.attach(model.hub_model, seed=1)
+    scaled = {name for name in trainable_parameters(model.hub_model) if ".0." in name}
+    assert {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"} == {
+        ".".join(name.split(".")[-4:-2]) for name in scaled
+    }
+
+
 def train_a_little(method, model):
     """Two steps; gives the trained parameters."""
     method.attach(model.hub_model, seed=0)

@@ -13,6 +13,7 @@ from torch import nn
 from oleaster.config.load import replace
 from oleaster.config.schema import Config
 from oleaster.core.run import Run
+from oleaster.methods import get_method
 from oleaster.models.loaded import BaseNeeds
 from oleaster.models.tiny import make_tiny
 from oleaster.pipeline import Shelf, finetune
@@ -59,6 +60,19 @@ def test_each_of_several_runs_on_one_base_is_the_run_it_would_be_alone(config: C
         alone = finetune(replace(one, output_path=tmp_path / f"alone{number}"))
         assert weights(shared) == weights(alone)
         assert shared.summary["eval_loss"] == alone.summary["eval_loss"]
+
+
+def test_methods_that_transformers_code_computes_share_a_base(config: Config, tmp_path: Path) -> None:
+    shelf, models = Shelf(), set()
+    for number, method in enumerate(["ia3", "vera", "prompt_tuning", "ia3"]):
+        one = replace(config, method=method)
+        shared = finetune(replace(one, output_path=tmp_path / f"shared{number}"), shelf=shelf)
+        assert weights(shared) == weights(finetune(replace(one, output_path=tmp_path / f"alone{number}")))
+        needs = get_method(one.method).needs
+        with shelf.base(one, shelf.ready(one), torch.device("cpu"), needs) as (loaded, _):
+            models.add(loaded.model)
+            assert loaded.why_generic == needs.generic
+    assert len(models) == 1
 
 
 def test_the_base_is_given_back_as_it_was_even_by_a_run_that_broke_off(config: Config, tmp_path: Path) -> None:
