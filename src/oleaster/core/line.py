@@ -20,7 +20,7 @@ from typing import Any
 from oleaster.core.errors import ConfigError
 from oleaster.core.files import atomic_write_json, atomic_write_text, remove_folder, storage_errors, sweep
 from oleaster.core.hashing import hash_value
-from oleaster.core.run import locked
+from oleaster.core.run import Run, locked
 
 _NOTE = ".step.json"
 KEPT_NAMES = ("earlier", "line", "recipe")
@@ -95,6 +95,11 @@ class Line:
         """The models that the last start made or took, the newest first."""
         return [step["model"] for step in reversed(self.read_record())]
 
+    def newest_training(self) -> Run | None:
+        """The training that was begun last; it may still be under way. None before the first."""
+        found = [Run(step) for step in self.folder.iterdir() if Run.is_run(step)]
+        return max(found, key=lambda run: run.recipe.stat().st_mtime, default=None)
+
     def step(self, name: str) -> Path:
         """The folder of a step."""
         return self.folder / name
@@ -146,3 +151,12 @@ class Line:
             some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             message = f"the folder holds files that are not of a recipe's work: {some}"
             raise ConfigError(message, where=where, remedy=f"choose another output_path, e.g. {self.folder / 'line1'}")
+
+
+def open_run(folder: Path) -> Run:
+    """The run that `folder` is, or the newest training of the recipe's work that it holds.
+
+    Raises: ConfigError when there is none.
+    """
+    training = Line(folder).newest_training() if Line.is_line(folder) else None
+    return training or Run.open(folder)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from oleaster.core.errors import ConfigError, DataError, UserError
 from oleaster.core.files import atomic_write_json, atomic_write_text, remove_folder, storage_errors, sweep
 
 _LOCK = ".lock"
+_PATIENCE = 0.2
+"""Seconds to wait for a lock: one that only looks whether it is held (`Run.is_under_way`) is gone at once."""
+_LEVELS, _MOST_LOOKED_AT, _MOST_NAMED = 3, 100, 3
+"""How deep and how many runs are looked for below a folder that is none, and how many of them are named."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,17 @@ class Run:
         return self.done.is_file()
 
     @property
+    def is_under_way(self) -> bool:
+        """Does a process train in it now? Where that cannot be told (a folder of somebody else), it is taken to."""
+        if self.is_done or not (self.folder / _LOCK).exists():
+            return False
+        try:
+            with locked(self.folder, note=False):
+                return False
+        except (ConfigError, OSError):
+            return True
+
+    @property
     def id(self) -> str:
         """Twelve hex digits that stand for the recipe; an artifact names its run by them."""
         return hashlib.sha256(self.recipe.read_bytes()).hexdigest()[:12]
@@ -99,8 +115,10 @@ class Run:
             found, remedy = "does not exist", f"oleaster finetune --output_path {folder} ... makes one"
         elif (folder / "manifest.json").is_file():
             found, remedy = "holds an artifact, not a run", "name the run that it was exported from"
-        elif within := sorted(place for place in folder.iterdir() if cls.is_run(place)):
-            found, remedy = "is not a run's folder, but holds one", f"name it: {within[0]}"
+        elif within := sorted(islice(_runs_below(folder), _MOST_LOOKED_AT), key=_begun, reverse=True):
+            more = f" ({len(within)} in all)" if len(within) > _MOST_NAMED else ""
+            found = f"is not a run's folder, but holds {'one' if len(within) == 1 else 'some'}"
+            remedy = f"name {'it' if len(within) == 1 else 'one'}: {', '.join(map(str, within[:_MOST_NAMED]))}{more}"
         else:
             found = "is not a run's folder (no oleaster.yaml in it)"
             remedy = f"oleaster finetune --output_path {folder} ... makes one"
@@ -192,12 +210,16 @@ class Run:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. The system frees it when the process ends, however it ends."""
+def locked(folder: Path, *, note: bool = True) -> Iterator[None]:
+    """Hold the folder's lock. The system frees it when the process ends, however it ends.
+
+    Args:
+        note: write into the lock who holds it.
+    """
     from filelock import FileLock, Timeout
 
     path = folder / _LOCK
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=_PATIENCE)
     try:
         lock.acquire()
     except Timeout as error:
@@ -207,11 +229,28 @@ def locked(folder: Path) -> Iterator[None]:
         message = f"another process works in this folder{f' ({holder})' if holder else ''}"
         raise ConfigError(message, where=str(folder), remedy="wait for it, or choose another --output_path") from error
     try:
-        if os.name != "nt":
+        if note and os.name != "nt":
             path.write_text(f"process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n", "utf-8")
         yield
     finally:
         lock.release()
+
+
+def _runs_below(folder: Path, levels: int = _LEVELS) -> Iterator[Path]:
+    """Folders of runs in `folder`, in the folders in it, and so on."""
+    with suppress(OSError):  # what may not be read is not what was meant
+        for place in sorted(folder.iterdir()):
+            if place.name.startswith(".") or place.is_symlink() or not place.is_dir():
+                continue
+            if Run.is_run(place):
+                yield place
+            elif levels > 1:
+                yield from _runs_below(place, levels - 1)
+
+
+def _begun(run: Path) -> float:
+    """When the run's recipe was written, in Unix seconds."""
+    return Run(run).recipe.stat().st_mtime
 
 
 def _refuse_finished(run: Run, recipe: str, resume: bool) -> None:

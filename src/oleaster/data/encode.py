@@ -225,17 +225,22 @@ def fill_template(prompt: str | Sequence[Message] | Mapping[str, str], voice: Vo
 # --- notes ---
 
 
+def foreign_marks(config: DataConfig, voice: Voice) -> list[str]:
+    """What looks like control tokens in the text template, and is none of the model's."""
+    if config.text_template is None:
+        return []
+    known = {*voice.specials, *voice.tokenizer.get_added_vocab()}
+    found = dict.fromkeys(CONTROL.findall("".join(parse_template(config.text_template).literals)))
+    return [mark for mark in found if mark not in known]
+
+
 def _notes(config: DataConfig, ledger: Ledger, voice: Voice) -> list[str]:
     notes = []
-    if config.text_template is not None:
-        known = {*voice.specials, *voice.tokenizer.get_added_vocab()}
-        foreign = dict.fromkeys(t for t in CONTROL.findall("".join(parse_template(config.text_template).literals)))
-        foreign = [token for token in foreign if token not in known]
-        if foreign:
-            notes.append(
-                f"the template's {', '.join(foreign)} are no control tokens of {voice.name}: it reads them as plain "
-                "text. They are those of another model family"
-            )
+    if foreign := foreign_marks(config, voice):
+        notes.append(
+            f"the template's {', '.join(foreign)} are no control tokens of {voice.name}: it reads them as plain "
+            "text. They are those of another model family"
+        )
     if escaped := ledger.train.escaped + ledger.validation.escaped:
         notes.append(f"{escaped} rows contain a control token of the model as text; it was encoded as plain text")
     if cut := ledger.train.answers_cut:

@@ -10,6 +10,7 @@ from oleaster.config.load import load_config, recipe_text
 from oleaster.config.load import replace as with_settings
 from oleaster.core.errors import ConfigError
 from oleaster.core.files import atomic_write_json, atomic_write_json_lines, atomic_write_text
+from oleaster.core.line import open_run
 from oleaster.core.run import Run
 from oleaster.diagnosis.experiments import capacity, label_noise, optimisation, signal
 from oleaster.diagnosis.facts import IN_LOG_AND_ANSWERS, IN_THE_ROWS
@@ -40,7 +41,7 @@ def diagnose(
 
     Raises: ConfigError when `folder` is no run; DataError, ModelError when its rows or base are no longer there.
     """
-    run = Run.open(folder)
+    run = open_run(folder)
     config = with_settings(load_config(run.recipe), resume=False)
     use_threads(config)
     shelf = Shelf()
@@ -50,7 +51,7 @@ def diagnose(
         raise ConfigError(message, where=str(folder), remedy="oleaster evaluate and oleaster report tell of it")
     subject = examine(run, ready)
     findings = [finding for fact in IN_THE_ROWS for finding in fact(subject)]
-    notes = [] if run.is_done else ["the run is not finished: what it would answer was not looked at"]
+    notes = [] if run.is_done else [_unfinished(run)]
     lab = Laboratory(ready, shelf, steps, on_trial)
     if trials and any(finding.severity >= _BROKEN for finding in findings):
         notes.append("no trials were made: the rows have to be put right first, then diagnose the new run")
@@ -84,6 +85,11 @@ def _tried(subject: Subject, lab: Laboratory, notes: list[str]) -> list[Finding]
     if blind:
         return findings + blind
     return findings + list(label_noise(subject, lab, best, shuffled))
+
+
+def _unfinished(run: Run) -> str:
+    state = "is under way" if run.is_under_way else "was broken off"
+    return f"the run {state}: what it would answer was not looked at"
 
 
 def _with_recipe(run: Run, subject: Subject, finding: Finding, number: int) -> Finding:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from oleaster.config.methods import LoraConfig, MethodConfig
 from oleaster.data.papers import Encoded
 from oleaster.diagnosis.laboratory import Laboratory
 from oleaster.diagnosis.subject import Subject
 from oleaster.reporting.causes import Finding, Trial
+from oleaster.training.reports import EvalReport
 
 GAIN, SCALED_GAIN = 0.15, 0.35
 """Shares of the validation loss that a change must take away to count; more where trials are shorter than the run, as
 short trainings favour high learning rates."""
-_FEW, _FIT_STEPS, _FITTED = 8, 40, 0.1
-"""Rows that any method must be able to learn by heart, steps it is given, and the share of the first loss left then."""
+_FEW, _FIT_STEPS, _LOOK, _FITTED = 8, 40, 5, 0.1
+"""Rows that any method must be able to learn by heart, steps it is given, steps between two looks, and the share of the
+first loss left at the end."""
+_ROOM: dict[str, Any] = {"method": "lora", "lora_r": 16, "target_modules": "all-linear"}
+"""What is large enough for whatever eight rows say."""
 _WORTH = 0.05
 """Share of the first loss that a longer training must take away to be worth its time."""
 _NO_BETTER = 0.95
@@ -30,7 +36,18 @@ _LONGER_TO_JUDGE = 2.0
 _FEWEST_TO_JUDGE = 100
 """Rows; half of fewer teaches too little to judge the other half."""
 _MOST_NAMED = 8
-_CLIMBS = 3
+_STRIDE, _CLIMBS = 3.0, 3
+"""Of the learning rate from trial to trial, and how many of them."""
+_LEAP, _LEAPS = 10.0, 4
+"""The same where the rate is so low that nothing moves: it may be wrong by orders of magnitude."""
+_MOVED = 0.03
+"""Share of the loss by which two differ, if they do."""
+_SPREAD = 1 / 3
+"""Share by which the loss of one batch may be off that of all rows."""
+_HOPELESS = 1.25
+"""Times the other's loss at the same step, half way, with which no training catches up."""
+_PATIENCE = 2
+"""Validations without a better one that end a trial whose lowest loss is all that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +65,13 @@ def optimisation(lab: Laboratory) -> tuple[list[Finding], Best]:
     rate = lab.config.training.learning_rate
     best = Best(as_it_was, {}, 1.0)
     found: list[Finding] = []
-    for direction, cause in ((3.0, "learning_rate_low"), (1 / 3, "learning_rate_high")):
-        factor, better = _climb(lab, rate, direction, as_it_was)
+    for upwards, cause in ((True, "learning_rate_low"), (False, "learning_rate_high")):
+        factor, better = _climb(lab, rate, upwards, as_it_was)
         gain = _gain(as_it_was, better)
         if better is not as_it_was and better.loss < best.trial.loss:
             best = Best(better, {"learning_rate": _rounded(rate * factor)}, 1.0)
         if gain >= (SCALED_GAIN if lab.is_scaled_down else GAIN):
-            way = "lower" if direction > 1 else "higher"
+            way = "lower" if upwards else "higher"
             found.append(
                 Finding(
                     cause,  # type: ignore[arg-type]
@@ -77,16 +94,36 @@ def optimisation(lab: Laboratory) -> tuple[list[Finding], Best]:
     return found, best
 
 
-def _climb(lab: Laboratory, rate: float, direction: float, start: Trial) -> tuple[float, Trial]:
+def _climb(lab: Laboratory, rate: float, upwards: bool, start: Trial) -> tuple[float, Trial]:
     """The best multiple of the learning rate in one direction."""
+    still = upwards and _stands_still(start)
+    stride, climbs = (_LEAP, _LEAPS) if still else (_STRIDE if upwards else 1 / _STRIDE, _CLIMBS)
     factor, best, factor_of_best = 1.0, start, 1.0
-    for _ in range(_CLIMBS):
-        factor *= direction
-        trial = lab.try_out(f"learning rate x{factor:.2g}", {"learning_rate": _rounded(rate * factor)})
-        if not trial.loss < best.loss * 0.97:
+    for _ in range(climbs):
+        factor *= stride
+        trial = lab.try_out(
+            f"learning rate x{factor:.2g}",
+            {"learning_rate": _rounded(rate * factor)},
+            enough=partial(_is_hopeless, best),
+        )
+        if trial.loss < best.loss * (1 - _MOVED):
+            best, factor_of_best = trial, factor
+        elif not (still and _stands_still(trial)):
             break
-        best, factor_of_best = trial, factor
     return factor_of_best, best
+
+
+def _stands_still(trial: Trial) -> bool:
+    """Is its loss that of the base from beginning to end?"""
+    first = trial.curve[0][1] if trial.curve else 0.0
+    last = trial.last_loss
+    return abs(last - first) <= _MOVED * first and abs(last - trial.first_loss) <= _SPREAD * trial.first_loss
+
+
+def _is_hopeless(other: Trial, report: EvalReport) -> bool:
+    """Half way, is it so far behind the other trial that it will not catch up?"""
+    loss = dict(other.curve).get(report.step)
+    return loss is not None and report.step >= report.total_steps / 2 and not report.eval_loss < _HOPELESS * loss
 
 
 def _too_short(as_it_was: Trial, longer: Trial) -> Iterator[Finding]:
@@ -108,17 +145,19 @@ def capacity(lab: Laboratory, best: Best) -> Iterator[Finding]:
     few = lab.rows[:_FEW]
     base = float(best.changes.get("learning_rate", lab.config.training.learning_rate))
     shape = {"per_device_train_batch_size": _FEW, "gradient_accumulation_steps": 1, "lr_scheduler_type": "constant"}
-    fixed = {**shape, "max_steps": _FIT_STEPS, "eval_steps": _FIT_STEPS, "warmup_ratio": 0.0, "warmup_steps": 0}
+    fixed = {**shape, "max_steps": _FIT_STEPS, "eval_steps": _LOOK, "warmup_ratio": 0.0, "warmup_steps": 0}
     left = []
     for factor in (1.0, 3.0, 0.3):
         name = "8 rows by heart" + (f", learning rate x{factor:g}" if factor != 1 else "")
-        trial = lab.try_out(name, {**fixed, "learning_rate": _rounded(base * factor)}, rows=few, validation=few)
-        left.append(trial.loss / max(trial.first_loss, 1e-9))
-        if left[-1] <= _FITTED or trial.loss < 0.05:
+        trial = _by_heart(lab, name, {**fixed, "learning_rate": _rounded(base * factor)}, few)
+        if _is_fitted(trial.loss):
             return
-    room = {"method": "lora", "lora_r": 16, "target_modules": "all-linear"}
-    other = lab.try_out("8 rows by heart, LoRA 16 everywhere", {**fixed, **room, "learning_rate": 3e-3}, rows=few,
-                        validation=few)  # fmt: skip
+        left.append(trial.loss / max(trial.first_loss, 1e-9))
+        if left[-1] <= _FITTED:
+            return
+    if _has_room(lab.config.method):
+        return
+    other = _by_heart(lab, "8 rows by heart, LoRA 16 everywhere", {**fixed, **_ROOM, "learning_rate": 3e-3}, few)
     share = other.loss / max(other.first_loss, 1e-9)
     if share > 0.6 * min(left):
         return
@@ -129,14 +168,30 @@ def capacity(lab: Laboratory, best: Best) -> Iterator[Finding]:
         f"best of three learning rates; LoRA of rank 16 on all linear layers leaves {share:.0%}. What is trained is "
         "too small for the task.",
         "a larger lora_r, target_modules all-linear",
-        {**room, "learning_rate": 1e-3},
+        {**_ROOM, "learning_rate": 1e-3},
     )
+
+
+def _has_room(method: MethodConfig) -> bool:
+    """Is it as large as `_ROOM`?"""
+    if isinstance(method, LoraConfig):
+        return method.lora_r >= _ROOM["lora_r"] and method.target_modules == _ROOM["target_modules"]
+    return method.type == "full"
+
+
+def _by_heart(lab: Laboratory, name: str, changes: dict[str, Any], few: Sequence[Encoded]) -> Trial:
+    return lab.try_out(name, changes, rows=few, validation=few, enough=lambda report: _is_fitted(report.eval_loss))
+
+
+def _is_fitted(loss: float) -> bool:
+    return loss < 0.05
 
 
 def signal(lab: Laboratory, best: Best) -> tuple[list[Finding], Trial]:
     """With the answers shuffled there is nothing to learn but their frequencies: the real ones must do better."""
     shuffled = _with_shuffled_answers(lab.rows, lab.config.seed)
-    trial = lab.try_out("answers shuffled", best.changes, longer=best.longer, rows=shuffled)
+    patient = {**best.changes, "early_stopping_patience": _PATIENCE}
+    trial = lab.try_out("answers shuffled", patient, longer=best.longer, rows=shuffled)
     if best.trial.loss < _NO_BETTER * trial.loss:
         return [], trial
     finding = Finding(
@@ -163,17 +218,19 @@ def label_noise(subject: Subject, lab: Laboratory, best: Best, shuffled: Trial) 
     halves = lab.rows[::2], lab.rows[1::2]
     # Only who knows the rows well can judge them: longer than the other trials, where the run itself was.
     longer = max(best.longer, min(_LONGER_TO_JUDGE, lab.whole_steps / lab.steps))
+    patient = {**best.changes, "early_stopping_patience": _PATIENCE}
     suspects: list[tuple[float, Encoded]] = []
     excess: list[float] = []
-    for number, (half, other) in enumerate((halves, halves[::-1]), 1):
-        trial = lab.try_out(f"half {number} judged by the other", best.changes, longer=longer, rows=half, ask=other)
-        for row, nats in zip(other, trial.row_losses, strict=False):
+    for judged, by, rows, asked in (("first", "second", *halves[::-1]), ("second", "first", *halves)):
+        name = f"{judged} half judged by the {by}"
+        trial = lab.try_out(name, patient, longer=longer, rows=rows, ask=asked)
+        for row, nats in zip(asked, trial.row_losses, strict=False):
             chance = shuffled.loss * len(row.targets)
             excess.append(nats / chance)
             if nats > chance + _SURELY:
                 suspects.append((nats - chance, row))
-    if not excess:
-        return
+        if len(suspects) < _NOISE / 2 * len(excess) or not excess:
+            return
     share, middle = len(suspects) / len(excess), sorted(excess)[len(excess) // 2]
     if share < _NOISE or middle > _KNOWN:
         return

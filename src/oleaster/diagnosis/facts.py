@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from oleaster.data.encode import foreign_marks
+from oleaster.data.render import voice_of
+from oleaster.data.template import CONTROL, parse_template
 from oleaster.diagnosis.subject import Subject
 from oleaster.reporting.causes import Finding
 
@@ -32,6 +35,7 @@ _TOKENS_PER_CHARACTER = 1.5
 _READ = 500
 """Rows that are tokenised to see how words come out."""
 _MAJORITY, _SAME = 0.7, 0.95
+_FEWEST_ANSWERS, _ENDED = 5, 0.8
 _FEWEST_VALIDATIONS, _TURNED_BY, _RISE = 4, 0.6, 0.08
 """Validations that make a curve, the share of the steps by which its lowest point must have passed, and the share of
 the last loss above it."""
@@ -60,8 +64,9 @@ def truncation(subject: Subject) -> Iterator[Finding]:
 
 
 def template(subject: Subject) -> Iterator[Finding]:
-    """The rows bring turn marks of their own, which the chat template then wraps once more."""
+    """The text template has another family's turn marks, or rows bring marks that the chat template wraps once more."""
     if not subject.config.data.use_chat_template:
+        yield from _foreign_template(subject)
         return
     marked = [example for example in subject.train if _MARKS.search(_all_text(example.row))]
     share = len(marked) / max(1, len(subject.train))
@@ -76,6 +81,27 @@ def template(subject: Subject) -> Iterator[Finding]:
         "around them. The model meets a form at work that it was not trained on.",
         "rows with plain prompts and answers; the recipe takes a copy of the rows without the marks",
         rows=tuple(_without_marks(example.row) for example in subject.train),
+    )
+
+
+def _foreign_template(subject: Subject) -> Iterator[Finding]:
+    tokenizer, data = subject.ready.tokenizer, subject.config.data
+    marks = foreign_marks(data, voice_of(tokenizer, data))
+    if not marks:
+        return
+    columns = parse_template(data.text_template or "").columns
+    own = bool(tokenizer.chat_template) and len(columns) == 2
+    fields = {"data_format": "completion", "prompt_field": columns[0], "completion_field": columns[-1]}
+    yield Finding(
+        "template",
+        1.0,
+        f"the text template has the turn marks of another model family ({', '.join(marks)}); the base reads them "
+        "letter by letter, and "
+        + ("was itself tuned with other ones." if tokenizer.chat_template else "knows no turns at all."),
+        "the chat template of the base instead" if own else "a text template without them",
+        {"text_template": None, **fields, "use_chat_template": True}
+        if own
+        else {"text_template": CONTROL.sub("", data.text_template or "")},
     )
 
 
@@ -168,20 +194,20 @@ def base_as_good(subject: Subject) -> Iterator[Finding]:
 
 def no_stop(subject: Subject) -> Iterator[Finding]:
     """Answers do not end by themselves."""
-    report = subject.tuned
-    if report is None or "natural_stop" not in report.metrics:
+    asked = subject.should_have_ended
+    if len(asked) < _FEWEST_ANSWERS:
         return
-    ended = report.metrics["natural_stop"].value
-    if ended >= 0.8:
+    ended = sum(row.finish == "stop" for row in asked) / len(asked)
+    if ended >= _ENDED:
         return
-    longest = max(len(row.input_ids) - row.prompt_length for row in subject.ready.data.train)
+    longest = subject.longest_answer
     yield Finding(
         "no_stop",
         1 - ended,
-        f"only {ended:.0%} of the answers end by themselves within {min(longest, 32)} tokens; the longest training "
-        f"answer has {longest}.",
+        f"only {ended:.0%} of {len(asked)} answers end by themselves where the reference would have; the longest "
+        f"training answer has {longest} tokens.",
         "train longer, so that the stop token is learned; max_new_tokens as long as the longest answer",
-        {"max_new_tokens": max(longest, 1), "num_train_epochs": 2 * subject.config.training.num_train_epochs},
+        {"max_new_tokens": longest, "num_train_epochs": 2 * subject.config.training.num_train_epochs},
     )
 
 

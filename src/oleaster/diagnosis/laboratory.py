@@ -14,11 +14,15 @@ from oleaster.data.papers import Encoded
 from oleaster.diagnosis.facts import FEWEST_VALIDATION_ROWS
 from oleaster.pipeline.shelf import Ready, Shelf
 from oleaster.reporting.causes import Trial
-from oleaster.training.reports import EvalReport, Event, StepReport
+from oleaster.training.reports import EvalReport, Event, Sink, StepReport
 
 MOST_ROWS, MOST_VALIDATION_ROWS = 1000, 100
 _VALIDATIONS = 6
 """In each trial."""
+
+
+class _EnoughError(Exception):
+    """The trial has said what it was asked."""
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Laboratory:
         rows: Sequence[Encoded] | None = None,
         validation: Sequence[Encoded] | None = None,
         ask: Sequence[Encoded] = (),
+        enough: Callable[[EvalReport], bool] = lambda report: False,
     ) -> Trial:
         """Train and validate.
 
@@ -74,6 +79,7 @@ class Laboratory:
             longer: the steps of the trial as a multiple of the usual.
             rows: instead of the training rows.
             ask: rows whose loss is measured with the weights that validated best.
+            enough: asked after each validation whether the trial may end.
         """
         from oleaster.config.load import replace
 
@@ -86,14 +92,22 @@ class Laboratory:
             "resume": False,
         }
         config = replace(self.config, **{**watching, "max_steps": steps, **(changes or {})})
-        steps = config.training.max_steps or steps
         events: list[Event] = []
         used, held = rows or self.rows, validation or self.validation
+
+        def sink(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, EvalReport) and event.step < event.total_steps and enough(event):
+                raise _EnoughError
+
+        losses, broken = (), False
         try:
-            losses = self._train(config, used, held, events, ask)
+            losses = self._train(config, used, held, sink, ask)
+        except _EnoughError:
+            pass
         except NonFiniteError:
-            losses = ()
-        trial = _trial(name, steps, events, losses)
+            broken = True
+        trial = _trial(name, events, losses, broken)
         self.trials.append(trial)
         self.on_trial(trial)
         return trial
@@ -103,7 +117,7 @@ class Laboratory:
         config: Config,
         rows: Sequence[Encoded],
         validation: Sequence[Encoded],
-        events: list[Event],
+        sink: Sink,
         ask: Sequence[Encoded],
     ) -> tuple[float, ...]:
         import torch
@@ -120,9 +134,7 @@ class Laboratory:
             model.gradient_checkpointing = config.training.gradient_checkpointing
             model.neftune_noise_alpha = config.training.neftune_noise_alpha
             parameters = trainable_parameters(model)
-            train(
-                model, parameters, rows, validation, config, _in_memory(), settings={}, sinks=lambda _: [events.append]
-            )
+            train(model, parameters, rows, validation, config, _in_memory(), settings={}, sinks=lambda _: [sink])
             model.eval()
             asked = [(row.input_ids, row.targets) for row in ask]
             return tuple(-score.total for score in TorchPredictor(loaded, "trial").score(asked)) if asked else ()
@@ -149,19 +161,21 @@ def _in_memory() -> Any:
     return InMemory(Path())
 
 
-def _trial(name: str, steps: int, events: Sequence[Event], losses: tuple[float, ...]) -> Trial:
+def _trial(name: str, events: Sequence[Event], losses: tuple[float, ...], broken: bool) -> Trial:
     evals = [event for event in events if isinstance(event, EvalReport)]
     reports = [event for event in events if isinstance(event, StepReport)]
-    whole = bool(evals) and evals[-1].step == steps and all(math.isfinite(e.eval_loss) for e in evals)
-    best = min(evals, key=lambda e: e.eval_loss if math.isfinite(e.eval_loss) else math.inf) if evals else None
+    curve = [(e.step, e.eval_loss if math.isfinite(e.eval_loss) else math.inf) for e in evals]
+    best_step, loss = min(curve, key=lambda point: point[1], default=(0, math.inf))
+    whole = bool(curve and reports) and not broken
     return Trial(
         name=name,
-        loss=best.eval_loss if best else math.inf,
-        last_loss=evals[-1].eval_loss if whole else math.inf,
-        train_loss=reports[-1].loss if reports and whole else math.inf,
+        loss=loss,
+        last_loss=curve[-1][1] if whole else math.inf,
+        train_loss=reports[-1].loss if whole else math.inf,
         first_loss=reports[0].loss if reports else math.inf,
-        best_step=best.step if best else 0,
-        steps=steps,
+        best_step=best_step,
+        steps=max((event.step for event in (*evals, *reports)), default=0),
+        curve=tuple(curve),
         row_losses=losses,
     )
 

@@ -39,15 +39,18 @@ class Trial:
 
     name: str
     loss: float
-    """Lowest validation loss, nats per token; infinite when the training broke down."""
+    """Lowest validation loss, nats per token; infinite when the training broke down before the first."""
     last_loss: float
-    """Validation loss at the end."""
+    """Validation loss at the end; infinite when the training broke down."""
     train_loss: float
-    """Nats per token over the last stretch of training."""
+    """Nats per token over the last stretch of training; infinite when it broke down."""
     first_loss: float
     """Of the first step."""
     best_step: int
     steps: int
+    """That were made: a trial ends early when its answer is clear."""
+    curve: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    """(step, loss) of each validation."""
     row_losses: tuple[float, ...] = field(default=(), repr=False)
     """Nats of each row that was asked for, summed over its learned tokens."""
 
@@ -92,7 +95,7 @@ class Diagnosis:
             finding["recipe"] = str(finding["recipe"]) if finding["recipe"] else None
             del finding["rows"]
         for trial in found["trials"]:
-            del trial["row_losses"]
+            del trial["row_losses"], trial["curve"]
         return found
 
 

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from oleaster.core.line import open_run
 from oleaster.core.run import Run
 from oleaster.reporting.charts import Curve, Mark, line_chart, number
 from oleaster.reporting.history import History
@@ -31,7 +32,7 @@ class Now:
     """How a run stands."""
 
     state: str
-    """`waiting`, `training`, `silent for 0:03:10` or `done`."""
+    """`waiting`, `training`, `silent for 0:03:10`, `broken off` or `done`."""
     figures: tuple[tuple[str, str], ...]
     """(what, how much)"""
     alerts: tuple[Notice, ...]
@@ -49,8 +50,8 @@ class Watched:
 
     @classmethod
     def open(cls, folder: Path) -> Watched:
-        """Raises: ConfigError when `folder` is no run."""
-        run = Run.open(folder)
+        """Raises: ConfigError when there is no run in `folder` to be shown."""
+        run = open_run(folder)
         return cls(folder.name or str(folder), run, History.of(run.log))
 
     @property
@@ -62,7 +63,7 @@ class Watched:
         history = self.history
         alerts = tuple(notice for notice in history.notices if notice.kind not in NO_WARNINGS)
         if not history.steps:
-            return Now("done" if self.is_done else "waiting", (), alerts, 0.0)
+            return Now(self._state(), (), alerts, 0.0)
         last = history.steps[-1]
         share = 1.0 if self.is_done else last.step / max(1, last.total_steps)
         return Now(self._state(), tuple(self._figures(last)), alerts, share)
@@ -70,6 +71,10 @@ class Watched:
     def _state(self) -> str:
         if self.is_done:
             return "done"
+        if not self.run.is_under_way:
+            return "broken off"
+        if not self.history.steps:
+            return "waiting"
         silent, times = self.history.seconds_silent or 0.0, self.history.times
         pause = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else _FIRST_PAUSE
         return f"silent for {_clock(silent)}" if silent > max(60.0, _SILENT * pause) else "training"
@@ -93,7 +98,7 @@ class Watched:
         ]
         if last.gpu_memory_mb is not None:
             found.append(("GPU memory", f"{last.gpu_memory_mb:,.0f} MB"))
-        if not self.is_done and (left := self._seconds_left(last)) is not None:
+        if self.run.is_under_way and (left := self._seconds_left(last)) is not None:
             found.append(("time left", _clock(left)))
         return found
 

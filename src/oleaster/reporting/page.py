@@ -86,7 +86,7 @@ def headline(story: Story) -> str:
             return "An exported model; no evaluation of its answers lies beside it."
         if story.summary:
             return "Trained, and not yet evaluated: oleaster evaluate says how good its answers are."
-        return "This training has not finished."
+        return "This training is under way." if story.run.is_under_way else _broken_off(story)
     value, name = report.metrics[metric], _words(metric)
     rows = f"{value.count:,} rows"
     said = f"On {rows} the {report.model} model reaches {shown(value)} {name}{_range(value)}."
@@ -101,6 +101,12 @@ def headline(story: Story) -> str:
     if difference is not None:
         said += " " + verdicts.get(difference.verdict, "With this many rows the difference could be chance.")
     return said
+
+
+def _broken_off(story: Story) -> str:
+    steps = story.history.steps
+    where = f" at step {steps[-1].step:,} of {steps[-1].total_steps:,}" if steps else " before its first report"
+    return f"This training was broken off{where}; the same command with --resume goes on."
 
 
 def tiles(story: Story) -> list[Tile]:

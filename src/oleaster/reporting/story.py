@@ -12,7 +12,6 @@ from typing import Any
 from oleaster.config.load import RECIPE_NAME, leaf_values, load_config
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
-from oleaster.core.errors import ConfigError
 from oleaster.core.line import Line
 from oleaster.core.run import Run
 from oleaster.data.ledger import Ledger
@@ -121,7 +120,8 @@ def read_story(
     if Line.is_line(path):
         steps = [Path(step["folder"]) for step in Line(path).read_record()]
         steps = [step if step.exists() else path / step.name for step in steps]
-        run = run or next((step for step in reversed(steps) if Run.is_run(step)), None)
+        training = Line(path).newest_training()
+        run = run or (training.folder if training else None)
         exported += [Artifact.open(step) for step in steps if Artifact.is_artifact(step)]
         places += steps
     elif Artifact.is_artifact(path):
@@ -130,11 +130,8 @@ def read_story(
         carried = path / RECIPE_NAME
         recipe = carried if carried.is_file() else None
         run = run or _run_of(artifact, recipe)
-    elif Run.is_run(path):
-        run = path
     else:
-        found = "is no run, artifact or folder of a recipe" if path.exists() else "does not exist"
-        raise ConfigError(found, where=str(path), remedy="name what finetune, auto-opt or run wrote")
+        run = path
     opened = Run.open(run) if run else None
     if opened is not None:
         places.append(opened.predictions)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from oleaster.core.errors import ConfigError
-from oleaster.core.line import Line, StepNote
+from oleaster.core.line import Line, StepNote, open_run
+from oleaster.core.run import Run
 
 OLD, NEW = StepNote({"recipe": {"seed": 1}}, done=True, model="./a"), StepNote({"recipe": {"seed": 2}}, done=True)
 
@@ -51,6 +53,18 @@ def test_the_record_says_which_model_is_the_newest(tmp_path: Path) -> None:
         line.write_record([{"model": "one"}, {"model": "two"}])
     assert Line.is_line(tmp_path / "work")
     assert Line(tmp_path / "work").models() == ["two", "one"]
+
+
+def test_of_a_recipes_work_the_newest_training_is_meant_also_before_its_end(tmp_path: Path) -> None:
+    with Line.claim(tmp_path, "passes: [a, b]\n") as line:
+        with pytest.raises(ConfigError, match="is not a run's folder"):
+            open_run(tmp_path)
+        for name, begun in (("b", 1e9), ("a", 1e9 - 1)):
+            with Run.claim(line.step(name), "seed: 1\n") as run:
+                os.utime(run.recipe, (begun, begun))
+        assert line.read_record() == []
+        assert open_run(tmp_path) == Run(line.step("b"))
+        assert open_run(line.step("a")) == Run(line.step("a"))
 
 
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:

@@ -113,9 +113,26 @@ def test_two_processes_cannot_have_one_folder_and_a_kill_frees_it(tmp_path: Path
         refused = pytest.raises(ConfigError, match=f"another process works .*process {other.pid}, since")
         with refused, Run.claim(tmp_path, RECIPE, resume=True):
             pass
+        assert Run(tmp_path).is_under_way
         os.kill(other.pid, signal.SIGKILL)
+    assert not Run(tmp_path).is_under_way
     with Run.claim(tmp_path, RECIPE):
         pass
+
+
+def test_a_folder_above_runs_names_them_the_newest_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("support/first", "support/search/trials/0000", "old")):
+        folder = tmp_path / "runs" / name
+        with Run.claim(folder, RECIPE):
+            pass
+        os.utime(folder / "oleaster.yaml", (1e9 - age, 1e9 - age))
+    runs = tmp_path / "runs"
+    with pytest.raises(ConfigError, match="holds one") as one:
+        Run.open(runs / "support" / "search")
+    assert one.value.remedy == f"name it: {runs}/support/search/trials/0000"
+    with pytest.raises(ConfigError, match="holds some") as some:
+        Run.open(runs)
+    assert some.value.remedy == f"name one: {runs}/support/first, {runs}/old"  # trials lie deeper than is looked
 
 
 def test_the_log_reads_back_without_its_torn_end(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import asdict
@@ -15,7 +16,15 @@ from oleaster.config.schema import Config
 from oleaster.core.files import atomic_write_json
 from oleaster.core.run import Run
 from oleaster.diagnosis.experiments import _with_shuffled_answers
-from oleaster.diagnosis.facts import constant_answer, small_validation, template, too_long, truncation, wrong_base
+from oleaster.diagnosis.facts import (
+    constant_answer,
+    no_stop,
+    small_validation,
+    template,
+    too_long,
+    truncation,
+    wrong_base,
+)
 from oleaster.diagnosis.subject import Subject
 from oleaster.evaluation.figures import make_report
 from oleaster.evaluation.report import Row
@@ -72,6 +81,27 @@ def test_marks_of_a_template_are_found_and_taken_out(subject_of) -> None:
 def test_a_tokenizer_of_bytes_is_foreign_to_every_language(subject_of) -> None:
     (finding,) = wrong_base(subject_of(rows(40)))
     assert "tokens a word" in finding.evidence
+
+
+def test_a_text_template_of_another_family_becomes_the_bases_own(subject_of) -> None:
+    subject = subject_of(rows(40), text_template="[INST] {prompt} [/INST] {completion}")
+    (finding,) = template(subject)
+    assert "[INST], [/INST]" in finding.evidence
+    (first, *_) = get_ready(replace(subject.config, **finding.changes)).data.train
+    assert subject.ready.tokenizer.decode(first.prompt_ids).startswith("<|im_start|>")
+    own = subject_of(rows(40), text_template="<|im_start|>user\\n{prompt}<|im_end|>\\n{completion}")
+    assert [*template(own)] == []
+
+
+def test_long_answers_that_were_cut_while_asking_are_no_missing_stop(subject_of) -> None:
+    def asked(answer: str) -> Subject:
+        subject = subject_of([{"prompt": f"p {i}", "completion": answer} for i in range(40)])
+        tokens = len(subject.ready.tokenizer(answer)["input_ids"]) + 1
+        answers = [Row(f"r:{i}", "p", answer, 1.0, tokens, 0, 1, answer, "length") for i in range(10)]
+        return dataclasses.replace(subject, reports=(make_report("base", answers), make_report("tuned", answers)))
+
+    assert [finding.severity for finding in no_stop(asked("late"))] == [1.0]
+    assert [*no_stop(asked("so very late " * 20))] == []
 
 
 def log(path: Path, eval_losses: list[float], train_losses: list[float]) -> None:

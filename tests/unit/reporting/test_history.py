@@ -71,16 +71,21 @@ def test_a_loss_that_was_no_number_is_none_again_and_unknown_lines_are_passed_ov
     assert len(history.steps) == 1
 
 
-def test_a_run_that_tells_nothing_any_more_is_called_silent(tmp_path: Path) -> None:
+def test_a_run_that_tells_nothing_any_more_is_silent_while_a_process_holds_it_and_else_broken_off(
+    tmp_path: Path,
+) -> None:
     import time
 
     from oleaster.reporting.live import Watched
 
-    (tmp_path / "oleaster.yaml").touch()
     lines = [{"event": "step", "time": time.time() - age, **vars(step(1))} for age in (4000, 3990, 3980)]
-    for count, state in ((0, "waiting"), (1, "silent for 1:"), (3, "silent for 1:0")):
-        (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:count]))
-        assert Watched.open(tmp_path).now().state.startswith(state)
-    fresh = {"event": "step", "time": time.time(), **vars(step(1))}
-    (tmp_path / "log.jsonl").write_text(json.dumps(fresh) + "\n")
-    assert Watched.open(tmp_path).now().state == "training"
+    with Run.claim(tmp_path, "seed: 1\n") as run:
+        for count, state in ((0, "waiting"), (1, "silent for 1:"), (3, "silent for 1:0")):
+            run.log.write_text("".join(json.dumps(line) + "\n" for line in lines[:count]))
+            assert Watched.open(tmp_path).now().state.startswith(state)
+        fresh = {"event": "step", "time": time.time(), **vars(step(1))}
+        run.log.write_text(json.dumps(fresh) + "\n")
+        assert Watched.open(tmp_path).now().state == "training"
+    assert Watched.open(tmp_path).now().state == "broken off"
+    run.finish({})
+    assert Watched.open(tmp_path).now().state == "done"
