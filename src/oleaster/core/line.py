@@ -91,10 +91,6 @@ class Line:
         """What the last start did, a dict per step."""
         return json.loads(self.record.read_text("utf-8"))["steps"]
 
-    def models(self) -> list[str]:
-        """The models that the last start made or took, the newest first."""
-        return [step["model"] for step in reversed(self.read_record())]
-
     def newest_training(self) -> Run | None:
         """The training that was begun last; it may still be under way. None before the first."""
         found = [Run(step) for step in self.folder.iterdir() if Run.is_run(step)]
@@ -153,10 +149,16 @@ class Line:
             raise ConfigError(message, where=where, remedy=f"choose another output_path, e.g. {self.folder / 'line1'}")
 
 
-def open_run(folder: Path) -> Run:
-    """The run that `folder` is, or the newest training of the recipe's work that it holds.
+def run_of(path: Path | str) -> Run | None:
+    """The run that `path` is the folder of, or the `model` or `adapter` in; of a recipe's work, its newest training."""
+    folder = Path(path)
+    if Line.is_line(folder):
+        return Line(folder).newest_training()
+    if folder.name in ("model", "adapter") and not Run.is_run(folder):
+        folder = folder.parent
+    return Run(folder) if Run.is_run(folder) else None
 
-    Raises: ConfigError when there is none.
-    """
-    training = Line(folder).newest_training() if Line.is_line(folder) else None
-    return training or Run.open(folder)
+
+def open_run(folder: Path) -> Run:
+    """`run_of`, for reading. Raises: ConfigError when there is no run."""
+    return run_of(folder) or Run.open(folder)

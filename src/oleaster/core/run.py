@@ -115,7 +115,7 @@ class Run:
             found, remedy = "does not exist", f"oleaster finetune --output_path {folder} ... makes one"
         elif (folder / "manifest.json").is_file():
             found, remedy = "holds an artifact, not a run", "name the run that it was exported from"
-        elif within := sorted(islice(_runs_below(folder), _MOST_LOOKED_AT), key=_begun, reverse=True):
+        elif within := sorted(islice(_runs_below(folder), _MOST_LOOKED_AT), key=_depth_and_age):
             more = f" ({len(within)} in all)" if len(within) > _MOST_NAMED else ""
             found = f"is not a run's folder, but holds {'one' if len(within) == 1 else 'some'}"
             remedy = f"name {'it' if len(within) == 1 else 'one'}: {', '.join(map(str, within[:_MOST_NAMED]))}{more}"
@@ -248,9 +248,9 @@ def _runs_below(folder: Path, levels: int = _LEVELS) -> Iterator[Path]:
                 yield from _runs_below(place, levels - 1)
 
 
-def _begun(run: Path) -> float:
-    """When the run's recipe was written, in Unix seconds."""
-    return Run(run).recipe.stat().st_mtime
+def _depth_and_age(folder: Path) -> tuple[int, float]:
+    """Sorts what lies higher first (a search's best run before its trials), then the newest."""
+    return len(folder.parts), -Run(folder).recipe.stat().st_mtime
 
 
 def _refuse_finished(run: Run, recipe: str, resume: bool) -> None:

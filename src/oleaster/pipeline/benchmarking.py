@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oleaster.config.schema import Config
+from oleaster.core.line import run_of
 from oleaster.pipeline.answering import load
-from oleaster.pipeline.loading import run_of
 from oleaster.pipeline.scoring import default_output
 
 if TYPE_CHECKING:

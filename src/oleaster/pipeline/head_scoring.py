@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, DataError
-from oleaster.pipeline.loading import attach, load_part, load_tuned, parts, recipe_of, run_of, use_threads
+from oleaster.core.line import run_of
+from oleaster.pipeline.loading import attach, load_part, load_tuned, parts, recipe_of, use_threads
 from oleaster.pipeline.rows import rows_to_ask
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError
 from oleaster.core.files import staged_folder
-from oleaster.core.line import Line, StepNote
+from oleaster.core.line import Line, StepNote, run_of
 from oleaster.core.run import Run
 from oleaster.pipeline.facts import contents_of, difference, facts_of
-from oleaster.pipeline.loading import run_of
 from oleaster.pipeline.passes import CheckedStep, Work, check_step, steps_fit, steps_of
 
 TO_RUN: tuple[Rule, ...] = (*TO_FINETUNE, steps_fit)

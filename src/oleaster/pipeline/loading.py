@@ -9,9 +9,8 @@ from oleaster.config.load import RECIPE_NAME
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError
-from oleaster.core.line import Line
+from oleaster.core.line import run_of
 from oleaster.core.machine import usable_cores
-from oleaster.core.run import Run
 
 if TYPE_CHECKING:
     from oleaster.data.papers import Head
@@ -68,16 +67,6 @@ def use_threads(config: Config) -> None:
     import torch
 
     torch.set_num_threads(config.training.num_threads or usable_cores())
-
-
-def run_of(path: Path | str) -> Run | None:
-    """The run that `path` is the folder of, or the `model` or `adapter` in; of a recipe's work, its newest training."""
-    folder = Path(path)
-    if Line.is_line(folder):
-        folder = next((f for f in map(Path, Line(folder).models()) if Run.is_run(f)), folder)
-    if folder.name in ("model", "adapter") and not Run.is_run(folder):
-        folder = folder.parent
-    return Run(folder) if Run.is_run(folder) else None
 
 
 def recipe_of(path: Path | str, adapter: str | None = None) -> Path | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from oleaster.config.load import load_config
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, DataError
-from oleaster.pipeline.loading import recipe_of, run_of
+from oleaster.core.line import run_of
+from oleaster.pipeline.loading import recipe_of
 from oleaster.pipeline.scoring import default_output, evaluate, score
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oleaster.config.load import load_config
 from oleaster.config.schema import Config
 from oleaster.core.errors import DataError, UserError
+from oleaster.core.line import run_of
 from oleaster.pipeline.constraints import Allowed, allowed_answers
 from oleaster.pipeline.head_scoring import evaluate_head
 from oleaster.pipeline.heads import head_behind
@@ -19,7 +20,6 @@ from oleaster.pipeline.loading import (
     parts,
     recipe_of,
     refuse_adapter,
-    run_of,
     use_threads,
 )
 from oleaster.pipeline.rows import rows_to_ask

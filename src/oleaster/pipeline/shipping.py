@@ -13,10 +13,11 @@ from oleaster.config.places import seen_from
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, DataError, ModelError, UserError, collect
+from oleaster.core.line import run_of
 from oleaster.core.run import Run
 from oleaster.pipeline.head_shipping import ship_head, verify_head
 from oleaster.pipeline.heads import head_behind
-from oleaster.pipeline.loading import parts, recipe_of, run_of, use_threads
+from oleaster.pipeline.loading import parts, recipe_of, use_threads
 from oleaster.pipeline.rows import names_rows, rows_to_ask
 
 if TYPE_CHECKING:

@@ -91,7 +91,7 @@ def evaluate(work: Work, *, base: bool = True) -> str:
 def generate_adapter(work: Work, *, adapters: list[str] | None = None) -> Path:
     """Export one base that carries the adapters of several trainings: of the steps named, or of all."""
     from oleaster import pipeline
-    from oleaster.pipeline.loading import run_of
+    from oleaster.core.line import run_of
 
     trained = {name: path for name, path in work.made.items() if (run := run_of(path)) and run.adapter.is_dir()}
     wrong = [name for name in adapters or () if name not in trained]

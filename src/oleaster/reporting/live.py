@@ -52,7 +52,8 @@ class Watched:
     def open(cls, folder: Path) -> Watched:
         """Raises: ConfigError when there is no run in `folder` to be shown."""
         run = open_run(folder)
-        return cls(folder.name or str(folder), run, History.of(run.log))
+        named = run.folder if run.folder == folder.parent else folder  # RUN/model stands for RUN
+        return cls(named.name or str(named), run, History.of(run.log))
 
     @property
     def is_done(self) -> bool:

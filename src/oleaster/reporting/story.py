@@ -12,7 +12,7 @@ from typing import Any
 from oleaster.config.load import RECIPE_NAME, leaf_values, load_config
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
-from oleaster.core.line import Line
+from oleaster.core.line import Line, open_run, run_of
 from oleaster.core.run import Run
 from oleaster.data.ledger import Ledger
 from oleaster.evaluation.compare import compare
@@ -120,7 +120,7 @@ def read_story(
     if Line.is_line(path):
         steps = [Path(step["folder"]) for step in Line(path).read_record()]
         steps = [step if step.exists() else path / step.name for step in steps]
-        training = Line(path).newest_training()
+        training = run_of(path)
         run = run or (training.folder if training else None)
         exported += [Artifact.open(step) for step in steps if Artifact.is_artifact(step)]
         places += steps
@@ -131,7 +131,7 @@ def read_story(
         recipe = carried if carried.is_file() else None
         run = run or _run_of(artifact, recipe)
     else:
-        run = path
+        run = open_run(path).folder
     opened = Run.open(run) if run else None
     if opened is not None:
         places.append(opened.predictions)

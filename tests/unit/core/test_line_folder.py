@@ -47,12 +47,12 @@ def test_a_folder_that_does_not_say_what_it_is_made_from_goes_away(tmp_path: Pat
         assert not line.step("a").exists()
 
 
-def test_the_record_says_which_model_is_the_newest(tmp_path: Path) -> None:
+def test_the_record_reads_back_equal(tmp_path: Path) -> None:
     with Line.claim(tmp_path / "work", "") as line:
-        assert line.models() == []
+        assert line.read_record() == []
         line.write_record([{"model": "one"}, {"model": "two"}])
     assert Line.is_line(tmp_path / "work")
-    assert Line(tmp_path / "work").models() == ["two", "one"]
+    assert Line(tmp_path / "work").read_record() == [{"model": "one"}, {"model": "two"}]
 
 
 def test_of_a_recipes_work_the_newest_training_is_meant_also_before_its_end(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_two_processes_cannot_have_one_folder_and_a_kill_frees_it(tmp_path: Path
         pass
 
 
-def test_a_folder_above_runs_names_them_the_newest_first(tmp_path: Path) -> None:
+def test_a_folder_above_runs_names_the_highest_and_newest_first(tmp_path: Path) -> None:
     for age, name in enumerate(("support/first", "support/search/trials/0000", "old")):
         folder = tmp_path / "runs" / name
         with Run.claim(folder, RECIPE):
@@ -132,7 +132,7 @@ def test_a_folder_above_runs_names_them_the_newest_first(tmp_path: Path) -> None
     assert one.value.remedy == f"name it: {runs}/support/search/trials/0000"
     with pytest.raises(ConfigError, match="holds some") as some:
         Run.open(runs)
-    assert some.value.remedy == f"name one: {runs}/support/first, {runs}/old"  # trials lie deeper than is looked
+    assert some.value.remedy == f"name one: {runs}/old, {runs}/support/first"  # trials lie deeper than is looked
 
 
 def test_the_log_reads_back_without_its_torn_end(tmp_path: Path) -> None:

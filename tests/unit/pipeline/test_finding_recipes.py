@@ -9,7 +9,8 @@ import pytest
 from oleaster.config.load import load_config, replace, save_config
 from oleaster.config.schema import Config
 from oleaster.core.artifact import Artifact
-from oleaster.pipeline.loading import recipe_of, run_of
+from oleaster.core.line import run_of
+from oleaster.pipeline.loading import recipe_of
 
 RECIPE = replace(Config(), model_name_or_path="M", data_name="D", output_path="runs/a", text_template="Q: {q} A: {a}")
 

@@ -84,7 +84,7 @@ def test_each_step_gets_what_the_one_before_left(recipe: Config) -> None:
     assert done(recipe) == {"one": "", "two": ""}
     line = Line(recipe.output_path or Path())
     assert read(str(line.step("two"))) == "once and twice"
-    assert [Path(model).name for model in line.models()] == ["two", "one"]
+    assert [Path(step["model"]).name for step in line.read_record()] == ["one", "two"]
 
 
 def test_what_has_not_changed_is_taken_as_it_is(recipe: Config) -> None:
