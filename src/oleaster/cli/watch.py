@@ -21,8 +21,8 @@ RUNS = Flag("runs", "Folders of runs, side by side.", "list")
 PORT = 6066
 _PAUSE = 1.0
 """Seconds between two looks."""
-_WIDTH = 36
-"""Characters of a curve."""
+_WIDTH, _NAMES = 36, 18
+"""Characters of a curve where there is room, and of the column that names the figures."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -56,13 +56,13 @@ def run(given: Given) -> int:
     if given.own["serve"]:
         return _serve(console, watched, given.own["port"])
     if given.own["once"] or not console.is_terminal:
-        console.print(view(watched), soft_wrap=False)
+        console.print(view(watched, console.width), soft_wrap=False)
         return 0
     return _follow(console, watched)
 
 
-def view(watched: Sequence[Watched]) -> RenderableType:
-    """A column per run: figures of now, curves, alerts."""
+def view(watched: Sequence[Watched], width: int) -> RenderableType:
+    """A column per run: figures of now, curves, alerts; `width`: of the terminal, in characters."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -74,7 +74,7 @@ def view(watched: Sequence[Watched]) -> RenderableType:
         table.add_column(Text(f"{one.name} ({state.state})"))
     for name in dict.fromkeys(name for state in now for name, _ in state.figures):
         table.add_row(name, *(Text(dict(state.figures).get(name, "")) for state in now))
-    for title, lines in _curves(watched):
+    for title, lines in _curves(watched, max(1, min(_WIDTH, (width - _NAMES) // len(watched) - 2))):
         table.add_row(title, *(Text(line) for line in lines))
     alerts = [
         Text(f"{one.name}, step {notice.step}: {notice.text}", style="yellow")
@@ -84,18 +84,18 @@ def view(watched: Sequence[Watched]) -> RenderableType:
     return Group(table, *alerts)
 
 
-def _curves(watched: Sequence[Watched]) -> list[tuple[str, list[str]]]:
+def _curves(watched: Sequence[Watched], width: int) -> list[tuple[str, list[str]]]:
     from oleaster.reporting.live import CURVES
 
     found = [
-        (title.lower(), [sparkline([figure(report) for report in one.history.steps]) for one in watched])
+        (title.lower(), [sparkline([figure(report) for report in one.history.steps], width) for one in watched])
         for title, (_, figure, _) in CURVES.items()
     ]
-    held = [sparkline([report.eval_loss for report in one.history.evals]) for one in watched]
+    held = [sparkline([report.eval_loss for report in one.history.evals], width) for one in watched]
     return [*found[:1], ("validation loss", held), *found[1:]]
 
 
-def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
+def sparkline(values: Sequence[float], width: int) -> str:
     """The course of the values from their lowest to their highest, the newest at the right.
 
     Each character is the mean of a stretch; what is no number leaves a gap.
@@ -121,12 +121,12 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
 def _follow(console: Console, watched: Sequence[Watched]) -> int:
     from rich.live import Live
 
-    with Live(view(watched), console=console, auto_refresh=False) as live:
+    with Live(view(watched, console.width), console=console, auto_refresh=False) as live:
         while not all(one.is_done for one in watched):
             time.sleep(_PAUSE)
             for one in watched:
                 one.history.read_on()
-            live.update(view(watched), refresh=True)
+            live.update(view(watched, console.width), refresh=True)
     return 0
 
 

@@ -76,7 +76,7 @@ def optimisation(lab: Laboratory) -> tuple[list[Finding], Best]:
                 Finding(
                     cause,  # type: ignore[arg-type]
                     gain,
-                    f"with learning rate {_rounded(rate * factor):g} ({factor:.2g} times as much) and all else the "
+                    f"With learning rate {_rounded(rate * factor):g} ({factor:.2g} times as much) and all else the "
                     f"same the validation loss is {better.loss:.3f} instead of {as_it_was.loss:.3f}; the run's "
                     f"{rate:g} is {way} than rows and base want.",
                     f"learning_rate {_rounded(rate * factor):g}",
@@ -133,7 +133,7 @@ def _too_short(as_it_was: Trial, longer: Trial) -> Iterator[Finding]:
     yield Finding(
         "too_short",
         gain,
-        f"twice as many steps ({longer.steps}) bring the validation loss from {as_it_was.loss:.3f} to "
+        f"Twice as many steps ({longer.steps}) bring the validation loss from {as_it_was.loss:.3f} to "
         f"{longer.loss:.3f}; the run's {as_it_was.steps} were not enough.",
         f"max_steps {longer.steps}",
         {"max_steps": longer.steps},
@@ -164,7 +164,7 @@ def capacity(lab: Laboratory, best: Best) -> Iterator[Finding]:
     yield Finding(
         "cannot_fit",
         min(left),
-        f"eight rows cannot be learned by heart: {min(left):.0%} of their loss is left after {_FIT_STEPS} steps at the "
+        f"Eight rows cannot be learned by heart: {min(left):.0%} of their loss is left after {_FIT_STEPS} steps at the "
         f"best of three learning rates; LoRA of rank 16 on all linear layers leaves {share:.0%}. What is trained is "
         "too small for the task.",
         "a larger lora_r, target_modules all-linear",
@@ -197,7 +197,7 @@ def signal(lab: Laboratory, best: Best) -> tuple[list[Finding], Trial]:
     finding = Finding(
         "no_signal",
         1.0,
-        f"trained on answers that were shuffled among the rows, the validation loss is {trial.loss:.3f}; with the real "
+        f"Trained on answers that were shuffled among the rows, the validation loss is {trial.loss:.3f}; with the real "
         f"answers it is {best.trial.loss:.3f}, no better. The prompts, as the model sees them, do not say what the "
         "answer is.",
         "look at the rows: is the prompt's column the right one, are prompts and answers still paired as they belong? "

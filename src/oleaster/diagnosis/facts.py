@@ -95,7 +95,7 @@ def _foreign_template(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "template",
         1.0,
-        f"the text template has the turn marks of another model family ({', '.join(marks)}); the base reads them "
+        f"The text template has the turn marks of another model family ({', '.join(marks)}); the base reads them "
         "letter by letter, and "
         + ("was itself tuned with other ones." if tokenizer.chat_template else "knows no turns at all."),
         "the chat template of the base instead" if own else "a text template without them",
@@ -119,7 +119,7 @@ def wrong_base(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "wrong_base",
         min(1.0, per_word / 8) if spaced else min(1.0, per_character / 2),
-        f"the tokenizer of {subject.ready.base.source} takes {per_word:.1f} tokens a word ({per_character:.2f} a "
+        f"The tokenizer of {subject.ready.base.source} takes {per_word:.1f} tokens a word ({per_character:.2f} a "
         "character) of these rows; a language it was made for takes 1.2 to 2.5 a word. The base has read little of it.",
         f"a base for this language, for instance {_MULTILINGUAL}",
         {"model_name_or_path": _MULTILINGUAL},
@@ -141,7 +141,7 @@ def too_long(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "too_long",
         rise,
-        f"the validation loss was lowest ({best.eval_loss:.3f}) at step {best.step} and is {last.eval_loss:.3f} at "
+        f"The validation loss was lowest ({best.eval_loss:.3f}) at step {best.step} and is {last.eval_loss:.3f} at "
         f"step {last.step}, while the training loss fell to {last.train_loss:.3f}: rows are learned by heart.",
         f"max_steps {best.step} with regularisation; more, and more varied, rows help most (oleaster data augment)",
         {"max_steps": best.step, **with_room},
@@ -185,7 +185,7 @@ def base_as_good(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "base_as_good",
         before,
-        f"the base alone answers {before:.0%} of the rows exactly, the tuned model {after:.0%}: there is nothing left "
+        f"The base alone answers {before:.0%} of the rows exactly, the tuned model {after:.0%}: there is nothing left "
         "to learn from rows like these.",
         "harder rows, those that the base gets wrong; or the base as it is",
         rows=None,
@@ -204,7 +204,7 @@ def no_stop(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "no_stop",
         1 - ended,
-        f"only {ended:.0%} of {len(asked)} answers end by themselves where the reference would have; the longest "
+        f"Only {ended:.0%} of {len(asked)} answers end by themselves where the reference would have; the longest "
         f"training answer has {longest} tokens.",
         "train longer, so that the stop token is learned; max_new_tokens as long as the longest answer",
         {"max_new_tokens": longest, "num_train_epochs": 2 * subject.config.training.num_train_epochs},
@@ -221,7 +221,7 @@ def small_validation(subject: Subject) -> Iterator[Finding]:
         f"{rows} validation rows: a share measured on them is uncertain by up to {min(100, width):.0f} points from end "
         "to end of its 95 % interval, and the weights that are kept are chosen by chance."
         if rows
-        else "no rows are held out: nothing shows whether it has learned or only remembers, or when to stop."
+        else "No rows are held out: nothing shows whether it has learned or only remembers, or when to stop."
     )
     wanted = min(_MOST_HELD_OUT, max(0.1, 2 * FEWEST_VALIDATION_ROWS / (rows + train)))
     yield Finding(

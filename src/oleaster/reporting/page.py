@@ -13,6 +13,7 @@ from oleaster.core.artifact import Artifact
 from oleaster.evaluation.report import Report, Value
 from oleaster.exporting.ladder import Figures
 from oleaster.reporting.answers import class_lines, confusion_matrix, examples
+from oleaster.reporting.causes import Diagnosis, Trial
 from oleaster.reporting.charts import Curve, Mark, duration, line_chart, number
 from oleaster.reporting.history import History
 from oleaster.reporting.story import MAIN, Story
@@ -75,6 +76,7 @@ def render(story: Story, now: datetime | None = None) -> str:
         warnings=[notice for notice in story.history.notices if notice.kind not in NO_WARNINGS],
         notes=[notice for notice in story.history.notices if notice.kind in NO_WARNINGS],
         tokens=token_shares(story),
+        trials=trial_shares(story.diagnosis),
     )
 
 
@@ -233,6 +235,13 @@ def token_shares(story: Story) -> list[tuple[str, int, float]]:
         ("dropped", part.tokens_dropped),
     )
     return [(name, count, 100 * count / part.tokens_read) for name, count in parts if count]
+
+
+def trial_shares(diagnosis: Diagnosis | None) -> list[tuple[Trial, float]]:
+    """Each trial of a diagnosis, and its loss as a share of the largest."""
+    trials = diagnosis.trials if diagnosis else ()
+    most = max((trial.loss for trial in trials if math.isfinite(trial.loss)), default=0.0)
+    return [(trial, min(1.0, trial.loss / most) if most else 0.0) for trial in trials]
 
 
 def shown(value: Value) -> str:

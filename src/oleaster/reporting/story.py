@@ -99,7 +99,7 @@ class Story:
         if self.config is None:
             return []
         values, defaults = leaf_values(self.config), leaf_values(Config())
-        return [(name, str(value)) for name, value in values.items() if value != defaults[name]]
+        return [(name, _written(value)) for name, value in values.items() if value != defaults[name]]
 
 
 def read_story(
@@ -153,6 +153,13 @@ def _run_of(artifact: Artifact, recipe: Path | None) -> Path | None:
     if guess is None or not Run.is_run(guess) or Run(guess).id != artifact.run_id:
         return None
     return guess
+
+
+def _written(value: Any) -> str:
+    """As a flag takes it."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_written, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _same_rows(first: Report, second: Report) -> bool:
