@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -78,12 +77,17 @@ def print_comparison(console: Console, first: Report, second: Report) -> None:
     console.print(f"first:  {first.model}\nsecond: {second.model}\n", markup=False, highlight=False, soft_wrap=True)
     table = Table("metric", "first", "second", "second - first", "second is", box=None, pad_edge=False)
     for name, difference in found.items():
-        one, other = first.metrics.get(name), second.metrics.get(name)
-        change = Value(
-            difference.second - difference.first, *difference.interval, difference.count, one.unit if one else ""
-        )
-        values = [_cell(name, value and replace(value, low=None)) for value in (one, other)]
-        table.add_row(name.replace("_", " "), *values, _cell(name, change), difference.advice)
+        value = first.metrics.get(name) or second.metrics.get(name)
+        unit = value.unit if value else ""
+        share = unit if unit == "share" else ""  # another one stands beside the name, so that the columns stay narrow
+        change = Value(difference.second - difference.first, *difference.interval, difference.count, share)
+        values = [
+            Value(figure, None, None, difference.count, share) for figure in (difference.first, difference.second)
+        ]
+        heading = name.replace("_", " ")
+        if not share and unit.replace("/", " per ").lower() not in heading:
+            heading += f", {unit}"
+        table.add_row(heading, *map(str, (*values, change)), difference.advice)
     console.print(table, markup=False)
     console.print("[...] = 95 % interval of the difference, the rows taken in pairs", markup=False, highlight=False)
 
