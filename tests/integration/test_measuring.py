@@ -67,7 +67,7 @@ def test_compare_pairs_the_rows_of_two_models_and_says_what_is_needed(
     done = program("compare", run / "model", run, "-d", rows, *flags, "--metrics=chrf", cwd=tmp_path)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert f"first: {run / 'model'}" in lines
-    loss = next(line for line in lines if line.startswith("loss "))
+    loss = next(line for line in lines if line.startswith("loss, nats/token "))
     assert loss.endswith("better")  # six steps at a high rate
     assert any(line.startswith("chrf ") for line in lines)
     exact = next(line for line in lines if line.startswith("exact match"))
