@@ -1,0 +1,80 @@
+"""How the learning rate is looked for, with a laboratory that computes losses instead of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from oleaster.config.load import replace
+from oleaster.config.schema import Config
+from oleaster.diagnosis.experiments import _is_hopeless, optimisation
+from oleaster.reporting.causes import Trial
+from oleaster.training.reports import EvalReport
+
+STEPS, BASE, BEST = 40, 7.5, 5e-4
+
+
+@dataclass
+class PaperLaboratory:
+    """A loss that is lowest at `BEST`, that of the base far below it, and infinite far above."""
+
+    rate: float
+    is_scaled_down: bool = True
+    tried: list[tuple[float, int]] = field(default_factory=list)
+    """(rate, steps)"""
+
+    @property
+    def config(self) -> Config:
+        return replace(Config(), learning_rate=self.rate)
+
+    def try_out(
+        self,
+        name: str,
+        changes: dict[str, Any] | None = None,
+        *,
+        longer: float = 1.0,
+        enough: Callable[[EvalReport], bool] = lambda report: False,
+    ) -> Trial:
+        rate = (changes or {}).get("learning_rate", self.rate)
+        away = math.log10(rate / BEST)
+        end = BASE if away < -2 else 0.2 * 10 ** (0.7 * abs(away))
+        curve = []
+        for step in range(5, STEPS + 1, 5):
+            curve.append((step, BASE + (end - BASE) * step / STEPS))
+            if enough(EvalReport(step, STEPS, 1.0, curve[-1][1], 1.0, 40, 1.0, True)):
+                break
+        self.tried.append((rate, curve[-1][0]))
+        lowest = min(loss for _, loss in curve)
+        return Trial(name, lowest, curve[-1][1], lowest, BASE, curve[-1][0], curve[-1][0], tuple(curve))
+
+
+@pytest.mark.parametrize("rate", [5e-7, 2e-6, 1e-5, 5e-5])
+def test_a_rate_that_is_too_low_by_any_order_is_found(rate: float) -> None:
+    findings, best = optimisation(PaperLaboratory(rate))  # type: ignore[arg-type]
+    assert [finding.cause for finding in findings] == ["learning_rate_low"]
+    assert BEST / 3.2 <= findings[0].changes["learning_rate"] <= BEST * 3.2
+    assert best.changes == findings[0].changes
+
+
+def test_a_rate_that_is_too_high_is_found() -> None:
+    findings, best = optimisation(PaperLaboratory(1e-2))  # type: ignore[arg-type]
+    assert [finding.cause for finding in findings] == ["learning_rate_high"]
+    assert best.changes["learning_rate"] < 2e-3
+
+
+def test_a_good_rate_is_left_alone() -> None:
+    laboratory = PaperLaboratory(BEST)
+    findings, best = optimisation(laboratory)  # type: ignore[arg-type]
+    assert (findings, best.changes) == ([], {})
+    assert [rate for rate, _ in laboratory.tried] == pytest.approx([5e-4, 1.5e-3, 1.7e-4])
+
+
+def test_a_trial_that_is_far_behind_half_way_is_hopeless_and_not_before() -> None:
+    start = PaperLaboratory(BEST).try_out("as it was")
+    assert _is_hopeless(start, EvalReport(20, STEPS, 0.5, BASE, 1.0, 40, 1.0, False))
+    assert not _is_hopeless(start, EvalReport(10, STEPS, 0.5, BASE, 1.0, 40, 1.0, False))
+    assert not _is_hopeless(start, EvalReport(20, STEPS, 0.5, 1.1 * dict(start.curve)[20], 1.0, 40, 1.0, False))
