@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,30 @@ from oleaster.core.errors import DataError
 from oleaster.data.faults import raise_faults
 from oleaster.data.papers import Example
 from oleaster.data.readers import Rows
-from oleaster.data.shapes import BYSTANDERS, build_examples, settle_shape
+from oleaster.data.shapes import build_examples, settle_shape
 from oleaster.data.sources import Source, open_source, read_split
-from oleaster.data.split import FEWEST_ROWS, Repeats, are_labels, find_labels, find_repeats
-from oleaster.tasks.classification import FEW
+from oleaster.data.split import FEWEST_ROWS, Repeats, find_labels, find_repeats
+from oleaster.pipeline.columns import guess_columns, is_language
+from oleaster.tasks.classification import FEW, MOST_LABELS
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-ANSWER_NAMES = ("label", "category", "class", "intent", "answer", "target", "summary", "translation", "completion")
-"""Names of columns that are more often the answer than the question, the likeliest first."""
+SUMMARY_NAMES = ("summary", "highlights", "tldr", "abstract", "headline")
+"""Names of columns that say what a longer one says."""
+REASONS = {
+    "generation": "The answers are free text; docs/metrics.md has measures for it",
+    "classification": "The answers are labels: every answer is one of them; accuracy and macro F1 are measured",
+    "extraction": "Words with tags: the answer is JSON of a fixed form; entity F1 is measured",
+    "summarization": "The answer says what a longer text says: ROUGE is measured",
+    "translation": "The columns are languages: BLEU and chrF are measured",
+    "embedding": "Pairs of texts: nothing is written; vectors are learned whose cosine says how alike texts are",
+}
+"""Kind of task -> what speaks for it, and what follows."""
+LONGEST_ROW = 4000
+"""Tokens; longer rows take more memory than they teach."""
 TEMPLATE_TOKENS = 96
 """Room for turn marks, a system message and the instruction of a task."""
+FEW_OVERLONG = 0.1
+"""Up to this share of rows may be left out for their length; where there are more, they are cut."""
 CHARACTERS_PER_TOKEN = 3.5
 """For an estimate where the tokenizer is not at hand: English is at 4, other languages below."""
 
@@ -47,14 +60,21 @@ class _Look:
     examples: Sequence[Example]
     repeats: Repeats
     labels: Sequence[str] | None
-    prompt_tokens: Sequence[int]
-    answer_tokens: Sequence[int]
+    task: str
+    tokens: Sequence[int]
+    """Of each row, prompt and answers together."""
+    longest_answer: int
+    """Tokens that are written at one go."""
     measured: bool
     """Were the tokens counted by the model's own tokenizer?"""
 
     @property
     def longest(self) -> int:
-        return max(p + a for p, a in zip(self.prompt_tokens, self.answer_tokens, strict=True))
+        return max(self.tokens)
+
+    @property
+    def longest_kept(self) -> int:
+        return max((tokens for tokens in self.tokens if tokens <= LONGEST_ROW), default=LONGEST_ROW)
 
 
 def draft(rows: str, model: str | None = None) -> Draft:
@@ -75,17 +95,17 @@ def draft(rows: str, model: str | None = None) -> Draft:
         raise DataError(
             "there are no rows", where=rows, remedy="one JSON object a line, with a question and its answer"
         )
-    look = _look(config, examples, _counter(model))
+    look = _look(examples, config, _counter(model))
     named = model or DEFAULT_MODEL
     parts = [
         _head(rows, named),
         _passes(),
         _model(named, model is None),
+        _task(look),
         _data(rows, source, config, look, guess),
-        *_task(config, look),
         _method(look),
         _training(look),
-        _evaluation(look),
+        *([_evaluation(look)] if look.task != "embedding" else []),
         _export(),
     ]
     return Draft("\n\n".join(parts) + "\n", tuple(_notes(look, guess)))
@@ -100,47 +120,10 @@ def _shape(rows: str, table: Rows) -> tuple[DataConfig, str]:
     try:
         settled = settle_shape(plain, table)
     except DataError:
-        prompt, answer, why = _guess_columns(table)
+        prompt, answer, why = guess_columns(table)
         guessed = plain.model_copy(update={"prompt_field": prompt, "completion_field": answer})
         return settle_shape(guessed, table), why
     return settled, f"the columns say that it is {settled.data_format}"
-
-
-def _guess_columns(table: Rows) -> tuple[str, str, str]:
-    """(prompt, answer, why). Raises: DataError when no two columns hold text."""
-    texts: dict[str, list[str]] = {}
-    for row in table.rows:
-        for name, value in row.items():
-            if isinstance(value, str) and value.strip():
-                texts.setdefault(name, []).append(value)
-    full = {name: values for name, values in texts.items() if 2 * len(values) >= len(table.rows)}
-    languages = [name for name in full if _is_language(name)]
-    if len(languages) == 2:
-        return languages[0], languages[1], f"'{languages[0]}' and '{languages[1]}' are named as languages"
-    labels = [name for name, values in full.items() if are_labels(values)]
-    lengths = {name: sum(map(len, values)) / len(values) for name, values in full.items()}
-    if len(full) < 2:
-        raise DataError(
-            f"no two columns hold texts: {', '.join(sorted(texts)) or 'none'}",
-            where=table.places[0].rpartition(":")[0] if table.places else None,
-            remedy="rows need a question and an answer; name plain text with --text_field",
-        )
-    named = [name for name in ANSWER_NAMES if name in full]
-    answer = (
-        next((n for n in named if n in labels), None) or (labels or named or sorted(full, key=lengths.__getitem__))[0]
-    )
-    prompt = max((name for name in full if name != answer), key=lengths.__getitem__)
-    why = f"'{prompt}' holds the longest texts"
-    if answer in labels:
-        why += f", '{answer}' {len(set(full[answer]))} different words"
-        others = [name for name in labels if name not in (answer, prompt)]
-        why += f"; '{others[0]}' could be the answer too" if others else ""
-    return prompt, answer, why
-
-
-def _is_language(name: str) -> bool:
-    """`en`, `pl`, `pt_BR`."""
-    return re.fullmatch(r"[a-z]{2}([-_][A-Za-z]{2})?", name) is not None and name not in BYSTANDERS
 
 
 def _counter(model: str | None) -> Callable[[str], int] | None:
@@ -156,19 +139,39 @@ def _counter(model: str | None) -> Callable[[str], int] | None:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _look(config: DataConfig, examples: Sequence[Example], count: Callable[[str], int] | None) -> _Look:
+def _look(examples: Sequence[Example], config: DataConfig, count: Callable[[str], int] | None) -> _Look:
     counted = count or (lambda text: math.ceil(len(text) / CHARACTERS_PER_TOKEN))
-    prompts, answers = [], []
-    for example in examples:
-        learned, given = [], []
-        for text, learn in example.text_parts:
-            (learned if learn else given).append(text)
-        for message in example.messages:
-            (learned if message["role"] == "assistant" else given).append(str(message.get("content") or ""))
-        prompts.append(counted("".join(given)))
-        answers.append(counted("".join(learned)))
-    labels = find_labels(examples) if config.data_format != "pairs" else None
-    return _Look(examples, find_repeats(examples), labels, prompts, answers, count is not None)
+    tokens = [counted("".join(_texts_of(example))) for example in examples]
+    answers = [counted(max(_answers_of(example), key=len)) for example in examples]
+    labels = find_labels(examples)
+    task = _task_of(examples, config, labels)
+    labels = labels if task == "classification" else None
+    return _Look(examples, find_repeats(examples), labels, task, tokens, max(answers), count is not None)
+
+
+def _texts_of(example: Example) -> Iterator[str]:
+    yield from (text for text, _ in example.text_parts)
+    yield from (str(message.get("content") or "") for message in example.messages)
+
+
+def _answers_of(example: Example) -> Iterator[str]:
+    """What is written at one go: the answer, in a chat each of them."""
+    yield example.target
+    yield from (str(m.get("content") or "") for m in example.messages if m["role"] == "assistant")
+
+
+def _task_of(examples: Sequence[Example], config: DataConfig, labels: Sequence[str] | None) -> str:
+    """The kind of task that rows of this shape are for."""
+    if config.data_format in ("tagged", "pairs"):
+        return {"tagged": "extraction", "pairs": "embedding"}[config.data_format]
+    if config.data_format != "completion":
+        return "generation"
+    if labels and len(set(labels)) <= MOST_LABELS:
+        return "classification"
+    columns = [config.prompt_field or "", config.completion_field or ""]
+    if all(map(is_language, columns)):
+        return "translation"
+    return "summarization" if columns[1].lower() in SUMMARY_NAMES else "generation"
 
 
 # --- writing: each part is a section with its reasons ---
@@ -200,6 +203,10 @@ def _model(name: str, chosen: bool) -> str:
     return "\n".join(lines)
 
 
+def _task(look: _Look) -> str:
+    return "\n".join(["task:", f"  # {REASONS[look.task]}.", f"  type: {look.task}"])
+
+
 def _data(rows: str, source: Source, config: DataConfig, look: _Look, guess: str) -> str:
     lines = ["data:", f"  # {len(look.examples):,} rows; {guess}.", f"  data_name: {scalar(rows)}"]
     if config.data_format == "completion":
@@ -209,7 +216,7 @@ def _data(rows: str, source: Source, config: DataConfig, look: _Look, guess: str
         ]
     else:
         lines += [f"  data_format: {config.data_format}"]
-    if config.data_format == "completion" and look.labels and len(set(look.labels)) > FEW:
+    if len(set(look.labels or ())) > FEW:
         lines += [
             "  # What is common to all rows is computed once per batch; a task in words helps a small model:",
             f'  # system_prompt: "Name the {config.completion_field} of the {config.prompt_field}."',
@@ -239,32 +246,12 @@ def _lengths(look: _Look) -> Iterator[str]:
     if wanted <= 4096:
         yield f"  max_length: {wanted}"
         return
-    over = sum(p + a > 4000 for p, a in zip(look.prompt_tokens, look.answer_tokens, strict=True))
-    yield f"  # {over:,} rows are longer than that and are left out; `truncate` would cut their prompts."
+    over = sum(tokens > LONGEST_ROW for tokens in look.tokens)
+    ways = {"drop": "they are left out", "truncate": "their prompts are cut"}
+    way, other = ways if over <= FEW_OVERLONG * len(look.tokens) else reversed(ways)
+    yield f"  # Rows longer than that: {over:,}; {ways[way]} (`{other}`: {ways[other]})."
     yield "  max_length: 4096"
-    yield "  overlong: drop"
-
-
-def _task(config: DataConfig, look: _Look) -> Iterator[str]:
-    """The kind of task, where the rows say it."""
-    shape = config.data_format
-    if shape == "pairs":
-        yield _kind("embedding", "Pairs of texts: what is learned is how near they are.")
-    elif shape == "tagged":
-        yield _kind("extraction", "Words with tags: the answer is JSON, kind of entity -> texts.")
-    elif shape == "completion" and look.labels:
-        few = "they stand in the instruction, and " if len(set(look.labels)) <= FEW else ""
-        yield _kind("classification", f"The answers are labels: {few}every answer is one of them.")
-    elif (
-        shape == "completion"
-        and _is_language(config.prompt_field or "")
-        and _is_language(config.completion_field or "")
-    ):
-        yield _kind("translation", "Measured by BLEU and chrF (pip install 'oleaster[metrics]').")
-
-
-def _kind(task: str, why: str) -> str:
-    return "\n".join(["task:", f"  # {why}", f"  type: {task}"])
+    yield f"  overlong: {way}"
 
 
 def _method(look: _Look) -> str:
@@ -282,7 +269,7 @@ def _method(look: _Look) -> str:
 def _training(look: _Look) -> str:
     rows = len(look.examples)
     epochs = 10 if rows < 200 else 5 if rows < 2_000 else 3 if rows < 20_000 else 1
-    batch = 16 if look.longest <= 512 else 4 if look.longest <= 2048 else 1
+    batch = 16 if look.longest_kept <= 512 else 4 if look.longest_kept <= 2048 else 1
     rate = "5e-4" if look.labels else "3e-4"
     why = (
         "Short answers take a higher rate than sentences" if look.labels else "Sentences take a lower rate than labels"
@@ -302,11 +289,9 @@ def _training(look: _Look) -> str:
 
 
 def _evaluation(look: _Look) -> str:
-    longest = max(look.answer_tokens)
-    wanted = max(8, math.ceil(1.25 * longest) + 4)
-    return "\n".join(
-        ["evaluation:", f"  # The longest answer has {longest:,} tokens.", f"  max_new_tokens: {min(wanted, 1024)}"]
-    )
+    wanted = min(1024, max(8, math.ceil(1.25 * look.longest_answer) + 4))
+    comment = f"  # The longest answer has {look.longest_answer:,} tokens."
+    return "\n".join(["evaluation:", comment, f"  max_new_tokens: {wanted}"])
 
 
 def _export() -> str:

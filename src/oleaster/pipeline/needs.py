@@ -73,4 +73,17 @@ def extras_of(config: Config) -> dict[str, str]:
         wanted["ray" if engine == "ray" else "search"] = "search_space"
     if "tensorboard" in config.watch.report_to:
         wanted["tensorboard"] = "report_to tensorboard"
+    if measured := _measured_by_libraries(config):
+        wanted["metrics"] = f"measures {', '.join(measured)}"
     return wanted
+
+
+def _measured_by_libraries(config: Config) -> list[str]:
+    """Metrics of the evaluation that another package computes."""
+    if not any(step.type == "evaluate" for step in config.passes):
+        return []
+    from oleaster.evaluation.metrics import library_of
+    from oleaster.tasks import get_task
+
+    names = [*get_task(config.task.type).metrics_of(config), *config.evaluation.metrics]
+    return [name for name in names if library_of(name)]

@@ -16,6 +16,7 @@ from oleaster.core.errors import DataError
 from oleaster.data.prepare import prepare
 from oleaster.models.tiny import make_tiny
 from oleaster.pipeline.drafting import Draft, draft
+from oleaster.tasks import get_task
 
 SUPPORT = Path(__file__).parents[3] / "examples" / "support" / "train.jsonl"
 Drafted = Callable[..., tuple[Draft, Config]]
@@ -48,6 +49,30 @@ def test_labels_are_seen_and_the_other_choice_is_named(tmp_path: Path) -> None:
     assert "the same share of each of 12 labels" in made.text
     assert config.training.learning_rate == 5e-4
     assert config.evaluation.max_new_tokens < 20
+
+
+@pytest.mark.parametrize(
+    ("row", "task", "columns"),
+    [
+        ({"text": "write {}", "mood": "m{5}"}, "classification", ("text", "mood")),
+        ({"tokens": ["Bob", "{}"], "tags": ["B-person", "O"]}, "extraction", ("tokens", "tags")),
+        ({"sentence1": "a cat {}", "sentence2": "a dog {}", "score": "{5}"}, "embedding", ("sentence1", "sentence2")),
+        ({"document": "long long {}", "summary": "short {}"}, "summarization", ("document", "summary")),
+        ({"doc": "news.{5}", "pl": "kot {} i pies", "en": "cat {}"}, "translation", ("en", "pl")),
+        ({"facts": "name[{}]", "text": "a place called {}", "references": ["a place called {}"]}, "generation",
+         ("facts", "text")),
+        ({"id": "{}", "body": "a long text {}", "note": "short {}"}, "generation", ("body", "note")),
+    ],
+)  # fmt: skip
+def test_the_kind_of_task_is_seen(drafted: Drafted, row: dict[str, Any], task: str, columns: tuple[str, str]) -> None:
+    text = json.dumps(row)
+    rows = [json.loads(text.replace("{}", f"n{n}").replace("{5}", str(n % 5))) for n in range(60)]
+    made, config = drafted(rows)
+    settled = prepare(config.data, config.seed)
+    assert config.task.type == task
+    assert (settled.config.prompt_field, settled.config.completion_field) == columns
+    assert get_task(task).settle(config, settled).task.type == task
+    assert ("max_new_tokens" in made.text) == (task != "embedding")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +123,11 @@ def test_lengths_and_steps_follow_from_the_rows(drafted: Drafted) -> None:
     assert config.data.validation_fraction == 0.2
     longer = [{"document": "word " * 4000 * (n % 2 + 1) + str(n), "summary": f"s {n}"} for n in range(30)]
     made, config = drafted(longer)
+    assert (config.data.max_length, config.data.overlong) == (4096, "truncate")
+    assert "Rows longer than that: 30; their prompts are cut (`drop`: they are left out)" in made.text
+    made, config = drafted([*long, longer[0]])
     assert (config.data.max_length, config.data.overlong) == (4096, "drop")
-    assert "30 rows are longer than that and are left out" in made.text
+    assert config.training.per_device_train_batch_size == 1
 
 
 def test_tokens_are_counted_where_the_model_is(drafted: Drafted, tmp_path: Path) -> None:

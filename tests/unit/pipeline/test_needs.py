@@ -6,7 +6,7 @@ from pathlib import Path
 
 from oleaster.config.load import replace
 from oleaster.config.schema import Config
-from oleaster.pipeline.needs import Need, is_here, needs_of
+from oleaster.pipeline.needs import Need, extras_of, is_here, needs_of
 
 
 def needs(**settings: object) -> list[Need]:
@@ -40,3 +40,11 @@ def test_a_name_that_no_package_can_have_is_a_need_and_no_crash() -> None:
     for name in ("", "no such", "no.such.model"):
         (need,) = needs(model_name_or_path=f"package:{name}", passes="finetune")
         assert need.pip == ("--no-deps",)
+
+
+def test_a_task_measured_by_a_library_needs_it(tmp_path: Path) -> None:
+    settings = {"model_name_or_path": str(tmp_path), "passes": "finetune,evaluate"}
+    assert extras_of(replace(Config(), task="translation", **settings)) == {"metrics": "measures bleu, chrf"}
+    assert extras_of(replace(Config(), metrics="bleu", **settings)) == {"metrics": "measures bleu"}
+    assert extras_of(replace(Config(), task="classification", **settings)) == {}
+    assert extras_of(replace(Config(), task="translation", model_name_or_path=str(tmp_path), passes="finetune")) == {}

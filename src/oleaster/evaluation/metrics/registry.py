@@ -72,6 +72,11 @@ def needs_library(package: str) -> Callable[[Metric], Metric]:
 _libraries: dict[Metric, str] = {}
 
 
+def library_of(name: str) -> str | None:
+    """The package of the extra `metrics` that a metric needs, if any; an unknown metric needs none."""
+    return _libraries.get(metrics.get(full_name(name))) if full_name(name) in metrics else None
+
+
 def check_metrics(names: Sequence[str]) -> list[str]:
     """The full names, in order and each once.
 
@@ -85,7 +90,7 @@ def check_metrics(names: Sequence[str]) -> list[str]:
         except ConfigError as error:
             problems.append(error)
             continue
-        library = _libraries.get(metrics.get(full_name(name)))
+        library = library_of(name)
         if library and not find_spec(library):
             message = f"the metric '{name}' needs {library.replace('_', '-')}, which is not installed"
             problems.append(MissingExtraError(message, remedy="pip install 'oleaster[metrics]'"))
