@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -219,3 +221,23 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on(
     program("finetune", "-o", run, "--resume", cwd=tmp_path)
     assert steps(run) == list(range(1, 201))
     assert (run / "DONE").exists()
+
+
+def test_ctrl_c_that_an_import_swallows_is_not_lost(program: Program, needed: tuple[str, ...], tmp_path: Path) -> None:
+    """What C modules do with a KeyboardInterrupt while they are initialised."""
+    code = (
+        "import signal, sys\n"
+        "from oleaster.cli.main import main\n"
+        "from oleaster.core.interrupts import note_interrupts\n"
+        "note_interrupts()\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: pass\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *needed, "-o", "run"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=program.environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    assert len(steps(tmp_path / "run")) == 1
+    assert "is kept" in done.stderr

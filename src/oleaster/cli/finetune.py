@@ -79,11 +79,14 @@ def run(given: Given) -> int:
     from oleaster import pipeline
     from oleaster.cli.progress import shown_progress
     from oleaster.cli.tables import print_pairs, print_run
+    from oleaster.core.run import Run
 
     console = Console()
     if given.own["dry_run"]:
         print_pairs(pipeline.plan(config).rows())
         return 0
+    if Run(config.output_path).is_done and config.training.resume:
+        console.print(f"{config.output_path} is done; there is nothing to go on with", markup=False, highlight=False)
     try:
         with shown_progress(console) as sink:
             finished = pipeline.finetune(config, [sink])

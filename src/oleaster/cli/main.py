@@ -6,10 +6,12 @@ import gc
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from oleaster.core.errors import ConfigError, OleasterError, near_names
+from oleaster.core.interrupts import note_interrupts, was_interrupted
 
 if TYPE_CHECKING:
     from oleaster.cli.words import Command
@@ -77,6 +79,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     gc.set_threshold(_COLLECT_AFTER)
+    if threading.current_thread() is threading.main_thread():
+        note_interrupts()
     try:
         code = _dispatch(list(sys.argv[1:] if words is None else words))
         sys.stdout.flush()
@@ -91,6 +95,11 @@ def main(words: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except BaseException:  # what a C module under import makes of Ctrl-C: ImportError, PanicException, ...
+        if not was_interrupted():
+            raise
+        print("\noleaster: stopped", file=sys.stderr)
+        return INTERRUPTED
 
 
 def help_text() -> str:

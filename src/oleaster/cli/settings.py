@@ -11,8 +11,9 @@ from pathlib import Path
 from oleaster.cli.words import Given
 from oleaster.config.load import RECIPE_NAME, load_config
 from oleaster.config.recipe import read_recipe
-from oleaster.config.rules import Rule
+from oleaster.config.rules import Rule, near_file
 from oleaster.config.schema import Config
+from oleaster.core.errors import ConfigError
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -42,6 +43,8 @@ def recipes_behind(given: Given) -> list[Path]:
         return named
     folders = [Path(str(given.settings["output_path"]))] if given.settings.get("output_path") else []
     below = next((f / RECIPE_NAME for f in (*folders, Path()) if (f / RECIPE_NAME).is_file()), None)
+    if below is None and folders and given.settings.get("resume") and not named:
+        raise ConfigError("no run lies here to go on with", where=str(folders[0]), remedy=near_file(folders[0]))
     if below is None or below in named:
         return named
     print(f"settings that are not given here come from {below}", file=sys.stderr)

@@ -201,19 +201,19 @@ def paths_exist(config: Config) -> Iterator[Problem]:
     for name, files in (("data_files", data.data_files), ("eval_data_files", data.eval_data_files)):
         for file in files or []:
             if "://" not in file and not any(mark in file for mark in "*?[") and not Path(file).exists():
-                yield Problem(name, f"there is no file '{file}'", _near_file(Path(file)))
+                yield Problem(name, f"there is no file '{file}'", near_file(Path(file)))
     if data.data_name and _looks_local(data.data_name, _DATA_SUFFIXES) and not Path(data.data_name).exists():
-        yield Problem("data_name", f"there is no file or folder '{data.data_name}'", _near_file(Path(data.data_name)))
+        yield Problem("data_name", f"there is no file or folder '{data.data_name}'", near_file(Path(data.data_name)))
     if model and _looks_local(model, (".gguf",)) and not Path(model).expanduser().exists():
-        yield Problem("model_name_or_path", f"there is no file or folder '{model}'", _near_file(Path(model)))
+        yield Problem("model_name_or_path", f"there is no file or folder '{model}'", near_file(Path(model)))
     schema, loss = config.task.json_schema, (config.training.loss or "").rpartition(":")[0]
     if schema and not schema.is_file():
-        yield Problem("json_schema", f"there is no file '{schema}'", _near_file(schema))
+        yield Problem("json_schema", f"there is no file '{schema}'", near_file(schema))
     if loss and not Path(loss).is_file():
-        yield Problem("loss", f"there is no file '{loss}'", _near_file(Path(loss)))
+        yield Problem("loss", f"there is no file '{loss}'", near_file(Path(loss)))
     for plugin in config.plugins:
         if not plugin.is_file():
-            yield Problem("plugins", f"there is no file '{plugin}'", _near_file(plugin))
+            yield Problem("plugins", f"there is no file '{plugin}'", near_file(plugin))
 
 
 def output_is_writable(config: Config) -> Iterator[Problem]:
@@ -291,7 +291,8 @@ def _looks_local(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith(suffixes) or name.count("/") > 1
 
 
-def _near_file(path: Path) -> str | None:
+def near_file(path: Path) -> str:
+    """What to write for a path that is not there: near names in its folder, or which folder was looked into."""
     folder = path.parent
     if not folder.is_dir():
         return f"there is no folder '{folder}' either"

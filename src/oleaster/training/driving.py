@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from oleaster.core.interrupts import was_interrupted
 from oleaster.data.batch import Batch
 from oleaster.models.joint import Joint, why_not_together
 from oleaster.training.checkpoint import Best
@@ -182,7 +183,7 @@ class _Computed(nn.Module):
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C (or SIGTERM) into a wish, granted after the step under way; the second acts at once."""
-    asked = False
+    asked = was_interrupted()
 
     def note(number: int, frame: Any) -> None:
         nonlocal asked

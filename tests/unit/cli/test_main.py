@@ -40,6 +40,10 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         (["finetune", "--max_stepss", "3"], "--max_stepss: there is no such flag"),
         (["finetune", "--max_steps", "ten"], "--max_steps: 'ten' is no whole number"),
         (["finetune", "--config", "no.yaml"], "no.yaml: there is no such recipe"),
+        (
+            ["finetune", "-o", "no/such/run", "--resume"],
+            "no/such/run: no run lies here to go on with\n  -> there is no",
+        ),
         (["evaluate"], "not given: the run or model to score\n  -> oleaster evaluate runs/first"),
         (["evaluate", "no/run"], "not given: the rows (--data_name or --data_files); there is no folder no/run"),
         (["generate"], "not given: the run or model"),
