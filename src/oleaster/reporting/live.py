@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from oleaster.core.line import open_run
@@ -168,6 +169,7 @@ def make_server(watched: Sequence[Watched], port: int) -> ThreadingHTTPServer:
 
     Raises: OSError when the port is taken.
     """
+    reading = Lock()  # each request has a thread of its own, and they read on in the same logs
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -175,10 +177,13 @@ def make_server(watched: Sequence[Watched], port: int) -> ThreadingHTTPServer:
             if host not in _OWN_HOSTS:  # a foreign page that lets its name point here must not read along
                 self.send_error(403)
             elif self.path == "/":
-                self._answer(page(watched), "text/html")
+                with reading:
+                    text = page(watched)
+                self._answer(text, "text/html")
             elif self.path == "/now":
-                done = all(one.is_done for one in watched)
-                self._answer(json.dumps({"html": fragment(watched), "done": done}), "application/json")
+                with reading:
+                    now = {"html": fragment(watched), "done": all(one.is_done for one in watched)}
+                self._answer(json.dumps(now), "application/json")
             else:
                 self.send_error(404)
 
