@@ -192,11 +192,13 @@ def score_table(story: Story) -> tuple[list[str], list[list[str]]]:
 
 
 def ladder(artifact: Artifact) -> list[Figures]:
-    """The rungs that the manifest tells of; of several adapters, one after the other."""
+    """The rungs that the manifest tells of; of several adapters, one after the other, each with the adapter's name."""
     found = artifact.fidelity
-    lists = [found["ladder"]] if "ladder" in found else [f["ladder"] for f in found.values() if _has_ladder(f)]
+    rungs = list(found.get("ladder", []))
+    for name, climbed in found.get("adapters", {}).items():
+        rungs += [{**rung, "rung": f"{name}: {rung['rung']}"} for rung in climbed]
     known = Figures.__dataclass_fields__
-    return [Figures(**{k: v for k, v in rung.items() if k in known}) for rungs in lists for rung in rungs]
+    return [Figures(**{k: v for k, v in rung.items() if k in known}) for rung in rungs]
 
 
 def precisions(artifact: Artifact) -> list[Mapping[str, Any]]:
@@ -271,10 +273,6 @@ def _words(name: str) -> str:
 
 def _holds(artifact: Artifact) -> bool:
     return all(rung.fault is None for rung in ladder(artifact))
-
-
-def _has_ladder(found: object) -> bool:
-    return isinstance(found, dict) and "ladder" in found
 
 
 def template(name: str) -> Any:
