@@ -76,7 +76,7 @@ def answer(
     Raises:
         DataError: an empty prompt, or one that leaves no place for an answer; all of them in one error.
     """
-    _check(prompts, backend.context)
+    check_prompts(prompts, backend.context)
     sources = generators(prompts, sampling.seed)
     limit = sampling.max_new_tokens
     room = [limit if backend.context is None else min(limit, backend.context - len(p)) for p in prompts]
@@ -137,7 +137,8 @@ def _answer_batch(
         logits = backend.step(chosen, state)
 
 
-def _check(prompts: Sequence[Sequence[int]], context: int | None) -> None:
+def check_prompts(prompts: Sequence[Sequence[int]], context: int | None) -> None:
+    """Raises: DataError that names every prompt that is empty, or leaves no place for an answer in the context."""
     problems = []
     for index, prompt in enumerate(prompts):
         if not prompt:

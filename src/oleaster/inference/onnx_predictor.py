@@ -19,6 +19,7 @@ from oleaster.core.machine import usable_cores
 from oleaster.data.prefix import SHARING_PAYS, common_prefix
 from oleaster.inference.choosing import score_of
 from oleaster.inference.contract import PromptContract
+from oleaster.inference.generation import check_prompts
 from oleaster.inference.guides import Guide, guide_of
 from oleaster.inference.predictor import Completion, Sampling, Score
 
@@ -63,6 +64,7 @@ class OnnxPredictor:
         if not path.is_file():
             raise ModelError("there is no genai_config.json", where=str(folder), remedy="name an exported folder")
         self._config = json.loads(path.read_text(encoding="utf-8"))
+        self._context: int = self._config["model"]["context_length"]
         self._threads = threads or usable_cores()
         self._adapter_name = adapter
         self._adapter_file = _adapter_file(self.folder, adapter) if adapter else None
@@ -80,8 +82,9 @@ class OnnxPredictor:
         """One completion per prompt, in the order given; prompts of one length run together when greedy.
 
         Prompts of different lengths do not share a batch: the runtime tells padding from text by the id alone, and
-        models whose pad id also ends a turn would lose that token.
+        models whose pad id also ends a turn would lose that token. Raises: see `generation.answer`.
         """
+        check_prompts(prompts, self._context)
         answers: dict[int, Completion] = {}
         tokenizer = partial((self.folder / "tokenizer.json").read_text, encoding="utf-8")
         guide = guide_of(sampling, tokenizer, self.stop_ids)
@@ -146,7 +149,8 @@ class OnnxPredictor:
         """(prompt index, generated ids, ended by itself) of each row; all rows have one length."""
         og = _genai()
         params = og.GeneratorParams(self._model)
-        options: dict[str, Any] = {"batch_size": len(rows), "max_length": len(rows[0]) + sampling.max_new_tokens}
+        longest = min(len(rows[0]) + sampling.max_new_tokens, self._context)  # of the answer and what it answers
+        options: dict[str, Any] = {"batch_size": len(rows), "max_length": longest}
         if sampling.temperature > 0:
             # One row at a time here, so that a row's sample does not depend on the batch it sits in.
             options |= {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}

@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime_genai")
 
 from oleaster.config.schema import ExportConfig
 from oleaster.core.artifact import Artifact
-from oleaster.core.errors import FidelityError, ModelError
+from oleaster.core.errors import DataError, FidelityError, ModelError
 from oleaster.data.papers import Encoded, Example
 from oleaster.exporting.export import Candidate, choose, export
 from oleaster.exporting.ladder import Ladder, Limits
@@ -20,6 +20,7 @@ from oleaster.exporting.layouts.layout import Material
 from oleaster.exporting.rungs import torch_rung
 from oleaster.inference.contract import PromptContract
 from oleaster.inference.onnx_predictor import OnnxPredictor
+from oleaster.inference.predictor import Sampling
 from oleaster.models.tiny import make_tiny
 from oleaster.models.tokenizer import load_tokenizer
 
@@ -61,6 +62,17 @@ def test_an_artifact_is_complete_and_answers(artifact: Artifact) -> None:
     assert {"model.onnx", "genai_config.json", "tokenizer.json", "prompt_contract.json", "README.md"} <= names
     predictor = OnnxPredictor(artifact.folder)
     assert len(predictor.generate([predictor.tokenizer.encode("hello")])) == 1
+
+
+def test_the_context_ends_an_answer_and_what_does_not_fit_is_said(artifact: Artifact) -> None:
+    predictor = OnnxPredictor(artifact.folder, stop_ids=[-1])
+    context = json.loads((artifact.folder / "genai_config.json").read_text())["model"]["context_length"]
+    (answer,) = predictor.generate([[5] * (context - 3)], Sampling(max_new_tokens=8))
+    assert (len(answer.token_ids), answer.finish) == (3, "length")
+    with pytest.raises(DataError) as error:
+        predictor.generate([[5], [], [5] * context])
+    assert "prompt 1: the prompt is empty" in str(error.value)
+    assert f"prompt 2: {context} tokens leave no place" in str(error.value)
 
 
 def test_a_dropped_stop_id_is_refused_at_load(artifact: Artifact, tmp_path: Path) -> None:
