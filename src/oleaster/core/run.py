@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from oleaster.core.artifact import Artifact
 from oleaster.core.errors import ConfigError, DataError, UserError
 from oleaster.core.files import atomic_write_json, atomic_write_text, remove_folder, storage_errors, sweep
 
@@ -104,7 +105,7 @@ class Run:
     @classmethod
     def is_run(cls, folder: Path) -> bool:
         """Does `folder` look like a run's folder? An artifact, which carries its run's recipe, does not."""
-        return (folder / "oleaster.yaml").is_file() and not (folder / "manifest.json").is_file()
+        return (folder / "oleaster.yaml").is_file() and not Artifact.is_artifact(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -113,7 +114,7 @@ class Run:
             return cls(folder)
         if not folder.is_dir():
             found, remedy = "does not exist", f"oleaster finetune --output_path {folder} ... makes one"
-        elif (folder / "manifest.json").is_file():
+        elif Artifact.is_artifact(folder):
             found, remedy = "holds an artifact, not a run", "name the run that it was exported from"
         elif within := sorted(islice(_runs_below(folder), _MOST_LOOKED_AT), key=_depth_and_age):
             more = f" ({len(within)} in all)" if len(within) > _MOST_NAMED else ""
