@@ -6,13 +6,13 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from oleaster.config.methods import LoraConfig, MethodConfig
 from oleaster.data.papers import Encoded
 from oleaster.diagnosis.laboratory import Laboratory
 from oleaster.diagnosis.subject import Subject
-from oleaster.reporting.causes import Finding, Trial
+from oleaster.reporting.causes import Finding, Opinion, Trial
 from oleaster.training.reports import EvalReport
 
 GAIN, SCALED_GAIN = 0.15, 0.35
@@ -27,12 +27,14 @@ _WORTH = 0.05
 """Share of the first loss that a longer training must take away to be worth its time."""
 _NO_BETTER = 0.95
 """Validation loss over that with shuffled answers, from which on the prompts explain nothing."""
-_NOISE, _SURELY = 0.12, 0.3
-"""Share of suspect rows that counts, and nats by which a row must be worse than chance to be suspect."""
-_KNOWN = 0.6
-"""Share of the loss of random answers that the typical row may have, to count as known."""
+_NOISE, _SURELY = 0.1, 0.3
+"""Share of the surest rows that counts, and nats by which a suspect's answer is less likely than chance."""
+_EVEN = 0.5
+"""Part of the share of all rows that it must be: where rows are only hard, the surest are right."""
+_KNOWN = 0.5
+"""Share of the surest rows that may have another answer where the model knows enough to judge."""
 _LONGER_TO_JUDGE = 2.0
-"""Times the steps of another trial."""
+"""Times the steps of another trial, where it does not."""
 _FEWEST_TO_JUDGE = 100
 """Rows; half of fewer teaches too little to judge the other half."""
 _MOST_NAMED = 8
@@ -207,46 +209,68 @@ def signal(lab: Laboratory, best: Best) -> tuple[list[Finding], Trial]:
 
 
 def label_noise(subject: Subject, lab: Laboratory, best: Best, shuffled: Trial) -> Iterator[Finding]:
-    """Cross-validation: a row that a model trained on the other half finds far less likely than chance is mislabelled.
+    """Cross-validation: each half of the rows is judged by a model trained on the other half.
 
-    Counts only where the other rows are learned well; where all rows are hard, being wrong says nothing about them. A
-    row that is only unlike all others looks the same, so the rows are named to be read.
-    After Northcutt et al. 2021 (confident learning), with losses instead of class probabilities.
+    The model errs as well. But where it errs because rows are hard, it is right in those it is surest of; wrong labels
+    stand among these as often as elsewhere. After Northcutt et al. 2021 (confident learning). A row that is only unlike
+    all others looks the same as a wrong one, so the suspects are named to be read.
     """
-    if len(lab.rows) < _FEWEST_TO_JUDGE:
+    judged = _cross_judged(lab, best)
+    wrong, everywhere = _disagreement(judged)
+    if not (_NOISE <= wrong <= _KNOWN and wrong >= _EVEN * everywhere):
         return
-    halves = lab.rows[::2], lab.rows[1::2]
-    # Only who knows the rows well can judge them: longer than the other trials, where the run itself was.
-    longer = max(best.longer, min(_LONGER_TO_JUDGE, lab.whole_steps / lab.steps))
-    patient = {**best.changes, "early_stopping_patience": _PATIENCE}
-    suspects: list[tuple[float, Encoded]] = []
-    excess: list[float] = []
-    for judged, by, rows, asked in (("first", "second", *halves[::-1]), ("second", "first", *halves)):
-        name = f"{judged} half judged by the {by}"
-        trial = lab.try_out(name, patient, longer=longer, rows=rows, ask=asked)
-        for row, nats in zip(asked, trial.row_losses, strict=False):
-            chance = shuffled.loss * len(row.targets)
-            excess.append(nats / chance)
-            if nats > chance + _SURELY:
-                suspects.append((nats - chance, row))
-        if len(suspects) < _NOISE / 2 * len(excess) or not excess:
-            return
-    share, middle = len(suspects) / len(excess), sorted(excess)[len(excess) // 2]
-    if share < _NOISE or middle > _KNOWN:
-        return
-    suspects.sort(key=lambda s: -s[0])
+    chance = {id(row): shuffled.loss * len(row.targets) for row, _ in judged}
+    suspects = [(o.nats - chance[id(row)], row) for row, o in judged if o.nats > chance[id(row)] + _SURELY]
+    suspects.sort(key=lambda suspect: -suspect[0])
     examples = [subject.train[row.example] for _, row in suspects]
     named = "; ".join(f"{e.source} {e.target!r}" for e in examples[:_MOST_NAMED])
-    wrong = {id(example) for example in examples}
+    left_out = {id(example) for example in examples}
     yield Finding(
         "label_noise",
-        share,
-        f"{share:.0%} of the rows have answers that a model trained on the other half of the rows finds less likely "
-        f"than answers drawn at random, while it knows the typical row well ({middle:.0%} of that loss). "
-        f"First: {named}.",
-        "read these rows and correct what is wrong; the recipe leaves them out, the hard ones among them as well",
-        rows=tuple(example.row for example in subject.train if id(example) not in wrong),
+        wrong,
+        f"A model trained on one half of the rows gives another answer to {everywhere:.0%} of the other half, and to "
+        f"{wrong:.0%} of those rows that it is surest of, where rows that are only hard are not found. Suspects, the "
+        f"least likely first: {named}.",
+        f"read these rows and correct what is wrong; the recipe leaves out the {len(examples)} whose answer is less "
+        "likely than one drawn at random, hard ones among them",
+        rows=tuple(example.row for example in subject.train if id(example) not in left_out),
     )
+
+
+Judged: TypeAlias = list[tuple[Encoded, Opinion]]
+
+
+def _cross_judged(lab: Laboratory, best: Best) -> Judged:
+    """Rows with the opinion of a model that was trained on the other half; one half alone, where it has no noise."""
+    rows = [row for row in lab.rows if row.prompt_length]
+    if len(rows) < _FEWEST_TO_JUDGE:
+        return []
+    one, other = rows[::2], rows[1::2]
+    patient = {**best.changes, "early_stopping_patience": _PATIENCE}
+
+    def judge(name: str, asked: list[Encoded], by: list[Encoded], longer: float) -> Judged:
+        trial = lab.try_out(name, patient, longer=longer, rows=by, ask=asked)
+        return list(zip(asked, trial.opinions, strict=False))
+
+    longer, most = best.longer, max(best.longer, min(_LONGER_TO_JUDGE, lab.whole_steps / lab.steps))
+    found = judge("first half judged by the second", one, other, longer)
+    if _disagreement(found)[0] > _KNOWN and longer < most:
+        longer = most
+        found = judge("the same, trained longer", one, other, longer)
+    if _NOISE / 2 <= _disagreement(found)[0] <= _KNOWN:
+        found += judge("second half judged by the first", other, one, longer)
+    return found
+
+
+def _disagreement(judged: Judged) -> tuple[float, float]:
+    """Share of the rows to which the model gives another answer: of the half it is surest of, and of all."""
+    opinions = sorted((opinion for _, opinion in judged), key=lambda opinion: -opinion.confidence)
+    surest = opinions[: (len(opinions) + 1) // 2]
+    return _share_of_others(surest), _share_of_others(opinions)
+
+
+def _share_of_others(opinions: Sequence[Opinion]) -> float:
+    return sum(not opinion.agrees for opinion in opinions) / max(1, len(opinions))
 
 
 def _with_shuffled_answers(rows: Sequence[Encoded], seed: int) -> list[Encoded]:

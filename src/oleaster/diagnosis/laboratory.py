@@ -12,8 +12,9 @@ from oleaster.config.schema import Config
 from oleaster.core.errors import NonFiniteError
 from oleaster.data.papers import Encoded
 from oleaster.diagnosis.facts import FEWEST_VALIDATION_ROWS
+from oleaster.inference.predictor import Predictor, Sampling
 from oleaster.pipeline.shelf import Ready, Shelf
-from oleaster.reporting.causes import Trial
+from oleaster.reporting.causes import Opinion, Trial
 from oleaster.training.reports import EvalReport, Event, Sink, StepReport
 
 MOST_ROWS, MOST_VALIDATION_ROWS = 1000, 100
@@ -78,7 +79,7 @@ class Laboratory:
             changes: settings that are not those of the run.
             longer: the steps of the trial as a multiple of the usual.
             rows: instead of the training rows.
-            ask: rows whose loss is measured with the weights that validated best.
+            ask: rows of which the weights that validated best give their opinion; each has a prompt.
             enough: asked after each validation whether the trial may end.
         """
         from oleaster.config.load import replace
@@ -100,14 +101,14 @@ class Laboratory:
             if isinstance(event, EvalReport) and event.step < event.total_steps and enough(event):
                 raise _EnoughError
 
-        losses, broken = (), False
+        opinions, broken = (), False
         try:
-            losses = self._train(config, used, held, sink, ask)
+            opinions = self._train(config, used, held, sink, ask)
         except _EnoughError:
             pass
         except NonFiniteError:
             broken = True
-        trial = _trial(name, events, losses, broken)
+        trial = _trial(name, events, opinions, broken)
         self.trials.append(trial)
         self.on_trial(trial)
         return trial
@@ -119,7 +120,7 @@ class Laboratory:
         validation: Sequence[Encoded],
         sink: Sink,
         ask: Sequence[Encoded],
-    ) -> tuple[float, ...]:
+    ) -> tuple[Opinion, ...]:
         import torch
 
         from oleaster.inference.torch_predictor import TorchPredictor
@@ -136,8 +137,7 @@ class Laboratory:
             parameters = trainable_parameters(model)
             train(model, parameters, rows, validation, config, _in_memory(), settings={}, sinks=lambda _: [sink])
             model.eval()
-            asked = [(row.input_ids, row.targets) for row in ask]
-            return tuple(-score.total for score in TorchPredictor(loaded, "trial").score(asked)) if asked else ()
+            return _opinions(TorchPredictor(loaded, "trial"), ask) if ask else ()
 
 
 def _in_memory() -> Any:
@@ -161,7 +161,21 @@ def _in_memory() -> Any:
     return InMemory(Path())
 
 
-def _trial(name: str, events: Sequence[Event], losses: tuple[float, ...], broken: bool) -> Trial:
+def _opinions(predictor: Predictor, rows: Sequence[Encoded]) -> tuple[Opinion, ...]:
+    from oleaster.evaluation.evaluate import confidences
+
+    wanted = [row.input_ids[row.prompt_length :] for row in rows]
+    answers = predictor.generate([row.prompt_ids for row in rows], Sampling(max(map(len, wanted))))
+    scores = predictor.score([(row.input_ids, row.targets) for row in rows])
+    sure = confidences(predictor, rows, answers)
+    return tuple(
+        # A learned answer ends with its stop token, a given one without.
+        Opinion(-score.total, tuple(want) in (answer.token_ids, (*answer.token_ids, want[-1])), confidence)
+        for want, answer, score, confidence in zip(wanted, answers, scores, sure, strict=True)
+    )
+
+
+def _trial(name: str, events: Sequence[Event], opinions: tuple[Opinion, ...], broken: bool) -> Trial:
     evals = [event for event in events if isinstance(event, EvalReport)]
     reports = [event for event in events if isinstance(event, StepReport)]
     curve = [(e.step, e.eval_loss if math.isfinite(e.eval_loss) else math.inf) for e in evals]
@@ -176,7 +190,7 @@ def _trial(name: str, events: Sequence[Event], losses: tuple[float, ...], broken
         best_step=best_step,
         steps=max((event.step for event in (*evals, *reports)), default=0),
         curve=tuple(curve),
-        row_losses=losses,
+        opinions=opinions,
     )
 
 

@@ -34,6 +34,18 @@ _TIERS = ((0, 1, 2), (3,), (4,), (5,), (6,), (7,), (8, 9, 10, 11), (12,), (13,))
 
 
 @dataclass(frozen=True)
+class Opinion:
+    """What the model of a trial thinks of a row that it was not trained on."""
+
+    nats: float
+    """Of the row's answer, summed over its tokens."""
+    agrees: bool
+    """Would it give that answer?"""
+    confidence: float
+    """Probability of the answer that it would give."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One short training with one thing changed."""
 
@@ -51,8 +63,8 @@ class Trial:
     """That were made: a trial ends early when its answer is clear."""
     curve: tuple[tuple[int, float], ...] = field(default=(), repr=False)
     """(step, loss) of each validation."""
-    row_losses: tuple[float, ...] = field(default=(), repr=False)
-    """Nats of each row that was asked for, summed over its learned tokens."""
+    opinions: tuple[Opinion, ...] = field(default=(), repr=False)
+    """Of each row that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class Diagnosis:
             finding["recipe"] = str(finding["recipe"]) if finding["recipe"] else None
             del finding["rows"]
         for trial in found["trials"]:
-            del trial["row_losses"], trial["curve"]
+            del trial["opinions"], trial["curve"]
         return found
 
 
