@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,8 @@ def _tried(subject: Subject, lab: Laboratory, notes: list[str]) -> list[Finding]
             f"trials have {lab.steps} steps, the run {lab.whole_steps}: whether the run was too short is not "
             "looked for; --steps makes them longer"
         )
-    findings, best = optimisation(lab)
+    reached = min((report.eval_loss for report in subject.history.evals), default=math.inf)
+    findings, best = optimisation(lab, reached)
     if tight := list(capacity(lab, best)):
         notes.append("the answers were not put to the test: a method that cannot learn eight rows says nothing of them")
         return findings + tight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,7 @@ from oleaster.reporting.causes import Finding, Opinion, Trial
 from oleaster.training.reports import EvalReport
 
 GAIN, SCALED_GAIN = 0.15, 0.35
-"""Shares of the validation loss that a change must take away to count; more where trials are shorter than the run, as
-short trainings favour high learning rates."""
+"""Shares of the validation loss that a change must take away to count; more where trials are shorter than the run."""
 _FEW, _FIT_STEPS, _LOOK, _FITTED = 8, 40, 5, 0.1
 """Rows that any method must be able to learn by heart, steps it is given, steps between two looks, and the share of the
 first loss left at the end."""
@@ -61,8 +61,13 @@ class Best:
     longer: float
 
 
-def optimisation(lab: Laboratory) -> tuple[list[Finding], Best]:
-    """Learning rate up and down, longer; which way the loss falls says what was wrong."""
+def optimisation(lab: Laboratory, reached: float = math.inf) -> tuple[list[Finding], Best]:
+    """Learning rate up and down, longer; which way the loss falls says what was wrong.
+
+    Args:
+        reached: the run's own lowest validation loss. A trial that is shorter than the run has to be below it, as short
+            trainings favour high rates.
+    """
     as_it_was = lab.try_out("as it was")
     rate = lab.config.training.learning_rate
     best = Best(as_it_was, {}, 1.0)
@@ -72,7 +77,7 @@ def optimisation(lab: Laboratory) -> tuple[list[Finding], Best]:
         gain = _gain(as_it_was, better)
         if better is not as_it_was and better.loss < best.trial.loss:
             best = Best(better, {"learning_rate": _rounded(rate * factor)}, 1.0)
-        if gain >= (SCALED_GAIN if lab.is_scaled_down else GAIN):
+        if gain >= SCALED_GAIN and better.loss < reached if lab.is_scaled_down else gain >= GAIN:
             way = "lower" if upwards else "higher"
             found.append(
                 Finding(

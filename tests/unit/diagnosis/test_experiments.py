@@ -75,6 +75,13 @@ def test_a_good_rate_is_left_alone() -> None:
     assert [rate for rate, _ in laboratory.tried] == pytest.approx([5e-4, 1.5e-3, 1.7e-4])
 
 
+def test_a_short_trial_with_a_higher_rate_must_be_better_than_the_whole_run() -> None:
+    short, whole = PaperLaboratory(5e-5), PaperLaboratory(5e-5, is_scaled_down=False)
+    assert optimisation(short, reached=0.1)[0] == []  # type: ignore[arg-type]
+    assert optimisation(short, reached=0.5)[0] != []  # type: ignore[arg-type]
+    assert optimisation(whole, reached=0.1)[0] != []  # type: ignore[arg-type]
+
+
 def test_a_trial_that_is_far_behind_half_way_is_hopeless_and_not_before() -> None:
     start = PaperLaboratory(BEST).try_out("as it was")
     assert _is_hopeless(start, EvalReport(20, STEPS, 0.5, BASE, 1.0, 40, 1.0, False))
