@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from oleaster.cli.evaluate import ADAPTER, MODEL
-from oleaster.cli.generate import SAMPLING, SETTINGS, model_settings, write_piece
+from oleaster.cli.generate import SAMPLING, SETTINGS, model_settings, whole_text, write_piece
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import select
+from oleaster.core.errors import DataError
 
 
 def command() -> Command:
@@ -45,11 +46,16 @@ def run(given: Given) -> int:
         if question == "/new":
             messages = list(opening)
             continue
-        asked = [*messages, {"role": "user", "content": question}]
         try:
+            asked = [*messages, {"role": "user", "content": whole_text(question)}]
             completion = assistant.answer(asked, sampling, on_text=write_piece)
         except KeyboardInterrupt:
             print(" [stopped]")
+            continue
+        except DataError as error:
+            if not sys.stdin.isatty():
+                raise
+            print(f"{error}\n  -> /new begins anew")  # nobody wants to load the model again for a long question
             continue
         print("" if completion.finish == "stop" else " [cut: --max_new_tokens]")
         messages = [*asked, {"role": "assistant", "content": completion.text}]

@@ -43,10 +43,11 @@ def run(given: Given) -> int:
     """Print one answer."""
     config, sampling = model_settings(given)
     prompt = given.own["prompt"]
-    if prompt is None:
-        if sys.stdin.isatty():
-            raise ConfigError("not given: the prompt", remedy=f"{given.command} 'What is a cat?'")
-        prompt = _read_stdin()
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read().strip()
+    if not prompt:
+        raise ConfigError("not given: the prompt", remedy=f"{given.command} 'What is a cat?'")
+    prompt = whole_text(prompt)
 
     from oleaster import pipeline
 
@@ -82,8 +83,12 @@ def write_piece(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def _read_stdin() -> str:
+def whole_text(prompt: str) -> str:
+    """The prompt itself. Raises: DataError when it came from bytes that are no UTF-8."""
     try:
-        return sys.stdin.read().strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"byte {error.start} is no {error.encoding}", where="standard input") from None
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"character {error.start + 1} is no UTF-8", where="prompt", remedy="write it as UTF-8"
+        ) from None
+    return prompt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import os
 import sys
 import threading
@@ -79,6 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     gc.set_threshold(_COLLECT_AFTER)
+    _settle_streams()
     if threading.current_thread() is threading.main_thread():
         note_interrupts()
     try:
@@ -100,6 +102,24 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         print("\noleaster: stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def _settle_streams() -> None:
+    """Make reading and printing safe whatever the caller's streams and locale are.
+
+    Python has None for a stream that was closed (`<&-`, some schedulers): reading it is then the end. Bytes that are no
+    text are kept for whoever reads them, to be named; characters that the terminal lacks are printed as escapes.
+    """
+    for name, mode, errors in (
+        ("stdin", "r", "surrogateescape"),
+        ("stdout", "w", "backslashreplace"),
+        ("stderr", "w", "backslashreplace"),
+    ):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  it lives as long as we do
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def help_text() -> str:

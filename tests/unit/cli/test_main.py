@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -101,6 +102,37 @@ def test_help_of_a_command_in_the_ways_of_other_tools(words: list[str], capsys) 
 
 def test_version_in_both_ways() -> None:
     assert program("version").stdout == program("--version").stdout == f"oleaster {version('oleaster')}\n"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        (b"what is a c\xe4t?", "oleaster: prompt: character 12 is no UTF-8"),
+        (b" \n", "oleaster: not given: the prompt\n  -> oleaster generate x 'What is a cat?'"),
+    ],
+)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_what_comes_in_by_a_pipe_and_is_no_prompt(stdin: bytes, said: str, locale: str) -> None:
+    environment = {**os.environ, "LC_ALL": locale}
+    command = [sys.executable, "-m", "oleaster", "generate", "x"]
+    done = subprocess.run(command, capture_output=True, input=stdin, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr.decode()[: len(said)]) == (2, said)
+
+
+def test_a_stream_that_was_closed_is_the_end_of_it() -> None:
+    command = f"{sys.executable} -m oleaster generate x <&- 2>&1; {sys.executable} -m oleaster version >&-; echo $?"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("oleaster: not given: the prompt")
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
+
+
+def test_a_terminal_without_a_character_gets_an_escape() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "oleaster", "zażółć"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "za\\u017c" in done.stderr
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
