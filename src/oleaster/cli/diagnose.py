@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from oleaster.cli.words import Command, Given
@@ -74,7 +75,7 @@ def _print(console: Console, diagnosis: Diagnosis) -> None:
         say(finding.evidence, "   ")
         say(f"-> {finding.advice}", "   ")
         if finding.recipe:
-            console.print(f"   oleaster run {finding.recipe}", markup=False, soft_wrap=True)
+            console.print(f"   oleaster run {quote(str(finding.recipe))}", markup=False, soft_wrap=True)
         console.print()
     for note in diagnosis.notes:
         say(f"note: {note}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from oleaster.cli.words import Command, Given
@@ -142,4 +143,4 @@ def kept(folder: Path) -> str:
     if not found:
         return f"stopped before the first checkpoint; nothing of the training is kept in {folder}"
     newest = max(found, key=lambda path: path.stat().st_mtime)
-    return f"stopped; {newest} is kept\n  -> oleaster finetune --output_path {folder} --resume"
+    return f"stopped; {newest} is kept\n  -> oleaster finetune --output_path {quote(str(folder))} --resume"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
@@ -45,5 +46,5 @@ def run(given: Given) -> int:
     atomic_write_text(path, made.text)
     for note in made.notes:
         print(note)
-    print(f"written: {output}\nnext: oleaster check {output}, oleaster run {output}")
+    print(f"written: {output}\nnext: oleaster check {quote(output)}, oleaster run {quote(output)}")
     return 0

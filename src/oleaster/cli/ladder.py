@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -68,7 +69,8 @@ def print_artifact(artifact: Artifact) -> None:
     print_pairs([("artifact", made), ("figures", str(artifact.folder / "manifest.json"))], "made")
     first = next((f" --adapter {Path(f.path).stem}" for f in artifact.files if f.path.endswith(".onnx_adapter")), "")
     asking = "chat" if head_behind(artifact.folder) is None else "evaluate"
-    print(f"next: oleaster {asking} {artifact.folder}{first}, oleaster verify {artifact.folder}{first}")
+    folder = quote(str(artifact.folder))
+    print(f"next: oleaster {asking} {folder}{first}, oleaster verify {folder}{first}")
 
 
 def rung_line(figures: Figures) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from oleaster.cli.finetune import RECIPE, TITLES
 from oleaster.cli.words import Command, Given
@@ -54,7 +55,7 @@ def run(given: Given) -> int:
         with shown_trials(console) as watch:
             findings = pipeline.run_search(config, watch)
     except KeyboardInterrupt:
-        kept = f"stopped; trials are kept\n  -> oleaster search -o {config.output_path} --resume"
+        kept = f"stopped; trials are kept\n  -> oleaster search -o {quote(str(config.output_path))} --resume"
         raise KeyboardInterrupt(kept if is_search(config.output_path) else "stopped") from None
     print_findings(console, findings)
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from oleaster.cli.compare import FIRST, SECOND, SETTINGS, TWO_MODELS, two_reports
 from oleaster.cli.finetune import TITLES
 from oleaster.cli.words import Command, Given
@@ -49,5 +51,5 @@ def run(given: Given) -> int:
     print(f"{len(key.sources)} of the {key.pool} rows on which the answers differ{equal}\n")
     print(f"for the judges:  {folder / PAGE} (or {folder / TABLE})")
     print(f"not for them:    {folder / KEY}")
-    print(f"then:            put their CSV files into {folder}, and: oleaster unblind {folder}")
+    print(f"then:            put their CSV files into {folder}, and: oleaster unblind {quote(str(folder))}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -86,8 +87,8 @@ def print_findings(console: Console, findings: Findings) -> None:
         ],
         "search",
     )
-    folder = findings.folder / "best"
-    print(f"next: oleaster evaluate {folder} -d test.jsonl, oleaster auto-opt {folder} -o FOLDER")
+    best = quote(str(findings.folder / "best"))
+    print(f"next: oleaster evaluate {best} -d test.jsonl, oleaster auto-opt {best} -o FOLDER")
 
 
 def trials_table(findings: Findings) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,11 +35,12 @@ def print_run(run: Run) -> None:
 
     made = [(name, str(path)) for name, path in (("adapter", run.adapter), ("model", run.model)) if path.exists()]
     print_pairs([*made, ("log", str(run.log))], "made")
-    ways = [f"oleaster evaluate {run.folder}"]
+    folder = quote(str(run.folder))
+    ways = [f"oleaster evaluate {folder}"]
     if head_behind(run.folder) is None:
-        ways.append(f"oleaster chat {run.folder}")
+        ways.append(f"oleaster chat {folder}")
     if not run.adapter.exists() or saved_method(run.adapter).no_export is None:
-        ways.append(f"oleaster auto-opt {run.folder} -o FOLDER")
+        ways.append(f"oleaster auto-opt {folder} -o FOLDER")
     print(f"next: {', '.join(ways)}")
 
 

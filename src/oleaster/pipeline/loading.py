@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.load import RECIPE_NAME
@@ -102,7 +103,7 @@ def parts(path: Path | str, config: Config) -> tuple[str, Path | None]:
     if run is None:
         return str(path), None
     if not run.is_done:
-        remedy = f"oleaster finetune --output_path {run.folder} --resume"
+        remedy = f"oleaster finetune --output_path {quote(str(run.folder))} --resume"
         raise ConfigError("the run is not finished", where=str(run.folder), remedy=remedy)
     return str(run.model), (run.adapter if run.adapter.is_dir() and Path(path).name != "model" else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.load import load_config
@@ -69,7 +70,7 @@ def report_of(path: Path | str, config: Config | None = None, output: Path | Non
     found = [place / name for place in places for name in ("", "tuned", "artifact", "base")]
     saved = next((folder for folder in found if (folder / REPORT).is_file()), None)
     if saved is None:
-        remedy = f"name rows (-d test.jsonl), or: oleaster evaluate {path} -d test.jsonl"
+        remedy = f"name rows (-d test.jsonl), or: oleaster evaluate {quote(str(path))} -d test.jsonl"
         raise DataError("there is no report of an evaluation", where=str(path), remedy=remedy)
     return replace(load_report(saved), model=str(path))
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from oleaster.config.load import leaf_values, load_config, recipe_text, replace
@@ -128,7 +129,9 @@ def verify(
     use_threads(config)
     rows = _held_rows(config, recipe, load_tokenizer(tuned.folder if tuned else artifact.folder))
     if not rows.encoded:
-        raise DataError("not given: the rows", where=str(path), remedy=f"oleaster verify {path} -d rows.jsonl")
+        raise DataError(
+            "not given: the rows", where=str(path), remedy=f"oleaster verify {quote(str(path))} -d rows.jsonl"
+        )
     if rows.note:
         on_progress(rows.note)
     return climb(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from oleaster.cli.finetune import kept
 from oleaster.cli.main import COMMANDS, main
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "onnxruntime", "rich", "numpy")
@@ -98,6 +100,18 @@ def test_a_recipe_that_nobody_named_is_announced(tmp_path: Path) -> None:
 def test_help_of_a_command_in_the_ways_of_other_tools(words: list[str], capsys) -> None:
     assert main(words) == 0
     assert "usage: oleaster verify ARTIFACT" in capsys.readouterr().out
+
+
+def test_what_is_proposed_can_be_typed_where_folders_have_blanks(tmp_path: Path) -> None:
+    folder = tmp_path / "first run"
+    (folder / "checkpoints" / "step-00000001").mkdir(parents=True)
+    assert shlex.split(kept(folder).rpartition("-> ")[2]) == [
+        "oleaster",
+        "finetune",
+        "--output_path",
+        str(folder),
+        "--resume",
+    ]
 
 
 def test_version_in_both_ways() -> None:

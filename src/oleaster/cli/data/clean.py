@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from oleaster.cli.data.rows import FILE, RECIPE, TITLES, new_file, settings_of, shape_flags
 from oleaster.cli.words import Command, Given
@@ -55,5 +56,5 @@ def run(given: Given) -> int:
     print_pairs([(fix, f"{count:,} lines") for fix, count in done.fixes.items()] or [("nothing", "to do")], "fixes")
     counts = f"{done.kept:,} kept, {done.changed:,} of them changed; {done.dropped:,} left out"
     print_pairs([("rows", counts), ("copy", str(done.output)), ("changes", str(done.log))], "made")
-    print(f"back: oleaster data undo {done.output} -o FILE")
+    print(f"back: oleaster data undo {quote(str(done.output))} -o FILE")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from oleaster.cli.data.rows import FILES, RECIPE, TITLES, settings_of, shape_flags
@@ -53,7 +54,7 @@ def run(given: Given) -> int:
     share = config.data.validation_fraction
     if not USUAL[0] <= share <= USUAL[1]:
         print(f"note: 10 to 20 % for validation is usual, {share:.0%} was asked for")
-    print(f"next: oleaster finetune -m MODEL -d {own['output']} -o runs/first")
+    print(f"next: oleaster finetune -m MODEL -d {quote(str(own['output']))} -o runs/first")
     return 0
 
 
