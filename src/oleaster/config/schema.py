@@ -229,7 +229,7 @@ class ExportConfig(Section):
     memory: PositiveFloat | None = None
     """Memory the loaded model may take, in MB (1,000,000 bytes)."""
     max_drop: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
-    """Share of right answers that the artifact may lose against torch (0.01 = one point)."""
+    """Share of right answers that it may lose against torch (0.01 = one point); one row at least, unless it is 0."""
     max_kl: PositiveFloat = 0.1
     """Nats per answer token that the artifact's probabilities may move away from torch's (mean KL divergence)."""
     verify_rows: PositiveInt = 100

@@ -26,7 +26,7 @@ from oleaster.exporting.export import CHOSEN, Candidate, Origin, Progress, gener
 from oleaster.exporting.graph import build_graph
 from oleaster.exporting.head_folder import as_language_model, head_weights, merge_headed
 from oleaster.exporting.head_graph import put_head_on
-from oleaster.exporting.ladder import CAUSES, EXACT_KL, Figures, log_softmax, require
+from oleaster.exporting.ladder import CAUSES, EXACT_KL, Figures, Limits, log_softmax, require
 from oleaster.exporting.layouts.layout import size_mb
 from oleaster.exporting.merge import copy_small_files
 from oleaster.exporting.options import check_hardware
@@ -237,7 +237,8 @@ class _Ladder:
     def measure(self, rung: str, backend: HeadBackend, most_kl: float) -> Figures:
         """The rung's figures, with its fault if it has one."""
         found = backend.read(self.asked.texts, self.asked.places)
-        figures, allowed = _figures(rung, self._expected, found, self.asked, self.head), self.options.max_drop
+        figures = _figures(rung, self._expected, found, self.asked, self.head)
+        allowed = Limits(self.options.max_drop).drop_among(figures.rows)
         drop, lost = (self._first.exact_match or 0.0) - (figures.exact_match or 0.0), None
         if figures.kl is None or not figures.kl <= most_kl:
             lost = f"{'1 - cosine' if self.head.kind == 'embedding' else 'KL'} is {figures.kl}, allowed {most_kl:.2g}"

@@ -92,6 +92,10 @@ class Limits:
     max_kl: float = 0.1
     """Nats per target token, mean, against torch; for the quantised rung."""
 
+    def drop_among(self, rows: int) -> float:
+        """Share that may be lost among so many rows: `max_drop`, and one row where that is less; of 0 nothing."""
+        return max(self.max_drop, 1 / rows) if self.max_drop else 0.0
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -273,9 +277,9 @@ def _fault(rung: Rung, now: Figures, first: Figures, limits: Limits, scored: boo
     if now.same_ids is not None and now.same_ids < 1:
         found.append(f"{100 * (1 - now.same_ids):.0f} % of the prompts become other ids")
     if scored and now.exact_match is not None and first.exact_match is not None:
-        drop = first.exact_match - now.exact_match
-        if drop > limits.max_drop + 1e-9:  # 0.92 - 0.91 is more than 0.01 in floating point
-            found.append(f"exact match falls by {100 * drop:.1f} points, allowed {100 * limits.max_drop:.1f}")
+        drop, allowed_drop = first.exact_match - now.exact_match, limits.drop_among(now.rows)
+        if drop > allowed_drop + 1e-9:  # 0.92 - 0.91 is more than 0.01 in floating point
+            found.append(f"exact match falls by {100 * drop:.1f} points, allowed {100 * allowed_drop:.1f}")
     endings = rung.kind == "runtime" or (scored and rung.kind == "quantised")
     if endings and (first.natural_stop or 0.0) - (now.natural_stop or 0.0) > STOP_SLACK:
         ending = f"{100 * (now.natural_stop or 0.0):.0f} % of the answers end by themselves"

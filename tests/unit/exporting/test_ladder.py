@@ -82,7 +82,10 @@ def test_a_quantised_rung_may_lose_what_is_allowed() -> None:
     rung = Rung("int8", "quantised", lambda: Fake(shifted(0.2), right=19))
     assert ladder(Limits(max_drop=0.1)).measure(rung).fault is None
     assert ladder(Limits(max_drop=0.05)).measure(rung).fault is None  # 1 - 0.95 is more than 0.05 in floating point
-    assert "exact match falls by 5.0 points" in str(ladder(Limits(max_drop=0.01)).measure(rung).fault)
+    assert ladder(Limits(max_drop=0.01)).measure(rung).fault is None  # one row of twenty says nothing about a point
+    assert "exact match falls by 5.0 points" in str(ladder(Limits(max_drop=0.0)).measure(rung).fault)
+    two = Rung("int8", "quantised", lambda: Fake(shifted(0.2), right=18))
+    assert "exact match falls by 10.0 points, allowed 5.0" in str(ladder(Limits(max_drop=0.01)).measure(two).fault)
     assert "KL" in str(ladder(Limits(max_drop=0.1, max_kl=1e-3)).measure(rung).fault)
 
 
