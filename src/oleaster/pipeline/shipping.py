@@ -204,7 +204,9 @@ def generate_adapter(
 
 
 def _named_adapters(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name -> PEFT folder. Raises: ConfigError for a folder without an adapter, or two of one name."""
+    """Name -> PEFT folder. Raises: ConfigError for a folder without a LoRA adapter, or two of one name."""
+    from oleaster.exporting.adapter_folder import is_lora
+
     named: dict[str, Path] = {}
     problems: list[UserError] = []
     for folder in folders:
@@ -215,12 +217,23 @@ def _named_adapters(folders: Sequence[Path]) -> dict[str, Path]:
             problems.append(
                 ConfigError("no adapter lies here", where=str(folder), remedy="name a run or a PEFT folder")
             )
+        elif not is_lora(place):
+            problems.append(_merged_only(folder, place))
         elif name in named:
             remedy = "train with another --task_name, or rename a folder"
             problems.append(ConfigError(f"two adapters are called '{name}'", where=str(folder), remedy=remedy))
         named.setdefault(name, place)
     collect(problems)
     return named
+
+
+def _merged_only(folder: Path, adapter: Path) -> UserError:
+    """The problem with an adapter that is no low-rank update."""
+    from oleaster.methods import saved_method
+
+    merged = f"oleaster auto-opt {folder} merges it into an artifact of its own"
+    remedy = "oleaster generate and evaluate answer with it" if saved_method(adapter).no_export else merged
+    return ConfigError("only a plain LoRA can stand beside a shared base", where=str(folder), remedy=remedy)
 
 
 def _other_base(name: str, run: Run, base: ModelFolder) -> Iterator[UserError]:
