@@ -200,7 +200,8 @@ def training(
         emit(stopping.notice(progress.step))
     result = progress.best
     if config.watch.load_best_model_at_end:
-        _use_best(result, checkpoints, parameters, emit)
+        if result is not None and result.step < progress.step:  # else they are what the parameters hold
+            _use_best(checkpoints, parameters, emit)
     elif result is not None:  # the last step was validated, whatever ended the training
         result = Best(stopping.last_loss, progress.step)
     return Outcome(
@@ -324,9 +325,7 @@ def _put_back(state: TrainState, parameters: Mapping[str, nn.Parameter], optimiz
     restore_rng(state.rng)
 
 
-def _use_best(best: Best | None, checkpoints: Checkpoints, parameters: Mapping[str, nn.Parameter], emit: Sink) -> None:
-    if best is None:
-        return
+def _use_best(checkpoints: Checkpoints, parameters: Mapping[str, nn.Parameter], emit: Sink) -> None:
     state, notices = checkpoints.best()
     for notice in notices:
         emit(notice)
