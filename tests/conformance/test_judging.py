@@ -10,6 +10,7 @@ import pytest
 from shell import MODEL, PHRASES, SHORT, SUPPORT, Shell
 
 from oleaster.core.run import Run
+from oleaster.models.tiny import make_tiny
 from tutorial import EVALUATION_SCRIPT
 
 LOCAL_TASK = """\
@@ -51,11 +52,16 @@ def test_choosing_a_base(shell: Shell, project: Path) -> None:
 
 @pytest.mark.row("S17")
 def test_choosing_a_method(shell: Shell, project: Path) -> None:
-    figures = json.loads(shell(f"oleaster plan -m models/base {PHRASES} --method full --json", project).stdout)
+    """LoRA and QLoRA where resources are short; full where there are rows enough for it."""
+    base = "models/base"
+    if MODEL == "tiny":  # of a base of a few thousand weights, a method's own tensors would be most of the memory
+        base, heads = "wide", {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64}
+        make_tiny("llama", project / base, hidden_size=512, intermediate_size=1536, num_hidden_layers=4, **heads)
+    figures = json.loads(shell(f"oleaster plan -m {base} {PHRASES} --method full --json", project).stdout)
     ways = {way["name"]: way for way in figures["choices"]}
-    assert ways["lora"]["trained"] < ways["full"]["trained"]
+    assert max(ways["lora"]["trained"], ways["adapter"]["trained"]) < ways["full"]["trained"] / 10
     assert ways["lora"]["work"] < ways["full"]["work"]
-    assert MODEL == "tiny" or ways["lora"]["memory_mb"] < ways["full"]["memory_mb"]
+    assert ways["qlora"]["memory_mb"] < ways["lora"]["memory_mb"] < ways["full"]["memory_mb"]
     assert any("LoRA forgets less of the base" in advice for advice in figures["advice"])
 
 
@@ -127,6 +133,35 @@ def test_a_poor_run_is_diagnosed(shell: Shell, project: Path) -> None:
     shell("oleaster finetune --config runs/poor/diagnosis/1-learning_rate_low.yaml -o runs/better", project)
     losses = [Run(project / "runs" / name).summary["eval_loss"] for name in ("better", "poor")]
     assert losses[0] < losses[1]
+
+
+@pytest.mark.row("S30")
+@pytest.mark.parametrize(
+    ("cause", "flags", "advice"),
+    [
+        ("truncation", "--max_length 48 --overlong truncate", "max_length"),
+        ("template", "", "rows with plain prompts"),
+        ("wrong_base", "", "a base for this language"),
+    ],
+)
+def test_rows_format_tokens_and_base_are_looked_at(
+    shell: Shell, project: Path, cause: str, flags: str, advice: str
+) -> None:
+    """What is wrong with rows, their form or the base is seen without training; a recipe without it is written."""
+    phrases = [json.loads(line) for line in (SUPPORT / "train.jsonl").read_text().splitlines()[:60]]
+    rows = [{"prompt": row["phrase"], "completion": row["tone"]} for row in phrases]
+    if cause == "template":
+        rows = [{**row, "prompt": f"<|im_start|>user\n{row['prompt']}<|im_end|>\n"} for row in rows]
+    if cause == "wrong_base":
+        rows = [{**row, "prompt": "".join(chr(0x0430 + ord(c) % 32) if c.isalpha() else c for c in row["prompt"])}
+                for row in rows]  # fmt: skip
+    (project / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shell(f"oleaster finetune -m models/base -d rows.jsonl {SHORT} {flags} -o runs/x", project)
+    shell("oleaster diagnose runs/x --trials false", project)
+    found = json.loads((project / "runs/x/diagnosis/diagnosis.json").read_text())["findings"]
+    finding = next(finding for finding in found if finding["cause"] == cause)
+    assert advice in finding["advice"]
+    assert Path(project / finding["recipe"]).is_file()
 
 
 @pytest.mark.row("S30")

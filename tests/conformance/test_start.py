@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 from shell import Shell
 
-from oleaster.config.load import load_config
 from oleaster.core.extras import extras
 from oleaster.core.run import Run
-from oleaster.methods import get_method
 from tutorial import BLOCKS, DATASET_JSON, OLIVE_CONFIG
 
 ROOT = Path(__file__).parents[2]
@@ -106,5 +105,11 @@ def test_example_3(shell: Shell, project: Path) -> None:
     run = Run(project / "adapters" / "tiny-codes")
     ledger = json.loads(run.ledger.read_text())
     assert (ledger["train"]["rows"], ledger["validation"]["rows"]) == (4096, 128)
-    assert get_method(load_config(run.recipe).method).needs.nf4
+    said = [event["text"] for event in run.read_log() if "linear layers in 4 bits" in event.get("text", "")]
+    layers, held, plain = map(float, re.findall(r"[\d.]+(?= linear)|[\d.]+(?= MB)|[\d.]+$", said[0]))
+    base = json.loads((project / "meta-llama" / "Meta-Llama-3-8B" / "config.json").read_text())
+    assert layers == 7 * base["num_hidden_layers"]
+    assert held < 0.3 * plain
+    losses = [event["loss"] for event in run.read_log() if "grad_norm" in event]
+    assert losses[-1] < losses[0]
     assert (run.adapter / "adapter_model.safetensors").is_file()

@@ -67,6 +67,14 @@ class Nf4Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
+def held_in_4_bits(model: nn.Module) -> str:
+    """Which part of a model is held in 4 bits, in words; empty when none is."""
+    layers = [module for module in model.modules() if isinstance(module, Nf4Linear)]
+    held = sum(layer.codes.nbytes + layer.scales.nbytes for layer in layers) / 1e6
+    plain = sum(2 * layer.out_features * layer.in_features for layer in layers) / 1e6
+    return f"{len(layers)} linear layers in 4 bits: {held:.3g} MB, in 16 bits {plain:.3g}" if layers else ""
+
+
 class _Product(torch.autograd.Function):
     """x W^T, with the weight made once more on the way back instead of kept."""
 

@@ -274,8 +274,11 @@ def _decoded_prompt(ready: Ready) -> str:
 
 def _speed_notes(loaded: LoadedModel, why_dtype: str) -> Iterator[str]:
     from oleaster.models.kernels import why_not_compiled
+    from oleaster.models.nf4 import held_in_4_bits
 
     yield f"base weights in {str(loaded.dtype).removeprefix('torch.')}: {why_dtype}"
+    if held := held_in_4_bits(loaded.model):
+        yield held
     if loaded.why_generic:
         yield f"this model runs on transformers' code with padded rows, exact and slower: {loaded.why_generic}"
     elif reason := why_not_compiled():
