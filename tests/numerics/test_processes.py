@@ -89,9 +89,11 @@ def test_a_base_divided_over_two_processes_gives_the_losses_of_one(words: list[s
     assert "one process has nobody to share the base with" in refused.stderr
 
 
-def test_a_killed_process_and_the_same_command_again(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", ["whole in each", "divided"])
+def test_a_killed_process_and_the_same_command_again(words: list[str], tmp_path: Path, base: str) -> None:
     """Dropout is on: the masks of each process are drawn again as well. All lines come out as if nothing had been."""
     more = ["--per_device_train_batch_size", "4", "--lora_dropout", "0.2", "--max_steps", "60", "--save_steps", "3"]
+    more += ["--fsdp", "full_shard"] if base == "divided" else []
     whole = [sys.executable, *launcher(), *words, *more, "-o", str(tmp_path / "whole")]
     subprocess.run(whole, env=ENVIRONMENT, capture_output=True, check=True)
     run = Run(tmp_path / "broken")

@@ -92,26 +92,6 @@ def test_known_shapes_are_taken_by_their_columns(drafted: Drafted, row: dict[str
         assert config.data.data_format == shape
 
 
-@pytest.mark.parametrize(
-    ("row", "task"),
-    [
-        ({"sentence1": "a {}", "sentence2": "b {}", "score": 1.5}, "embedding"),
-        ({"tokens": ["Ada", "{}"], "tags": ["B-PER", "O"]}, "extraction"),
-        ({"id": "{}", "doc": "d", "en": "one {}", "pl": "jeden {}"}, "translation"),
-        ({"text": "{}", "label": "either"}, "classification"),
-        ({"question": "why {}?", "answer": "because {}"}, "generation"),
-    ],
-)
-def test_the_rows_say_the_kind_of_task(drafted: Drafted, row: dict[str, Any], task: str) -> None:
-    rows = [json.loads(json.dumps(row).replace("{}", f"number{n}")) for n in range(30)]
-    if task == "classification":
-        rows = [{**each, "label": ("yes", "no")[n % 2]} for n, each in enumerate(rows)]
-    made, config = drafted(rows)
-    assert config.task.type == task, made.text
-    if task == "translation":
-        assert (config.data.prompt_field, config.data.completion_field) == ("en", "pl")
-
-
 def test_lengths_and_steps_follow_from_the_rows(drafted: Drafted) -> None:
     long = [{"document": f"{n} " + "word " * 2000, "summary": f"short {n} " * 20} for n in range(150)]
     made, config = drafted(long)
