@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag, sections, select
+from oleaster.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from oleaster.config.rules import Rule
@@ -39,6 +40,8 @@ ADAPTERS = Flag(
     "Several adapters at once over one base: for each a recipe with what is its own; made in FOLDER/TASK_NAME.",
     "list",
 )
+RAY_WORKERS = Flag("ray_workers", "Train with so many processes, on the machines of a Ray cluster.", "integer")
+RAY_ADDRESS = Flag("ray_address", "Of the cluster: auto, or HOST:PORT; default: one begun on this machine.")
 
 
 def command() -> Command:
@@ -57,6 +60,8 @@ def command() -> Command:
         own=(
             RECIPE,
             ADAPTERS,
+            RAY_WORKERS,
+            RAY_ADDRESS,
             Flag("dry_run", "Read, check and encode the rows, show what would be done; no model is loaded.", "switch"),
         ),
         settings=tuple(flag for flag in settings if flag.section not in _LATER and flag.name not in _LATER),
@@ -70,7 +75,10 @@ def run(given: Given) -> int:
     from oleaster.config.rules import TO_FINETUNE, names_what_it_needs
 
     rules = (*TO_FINETUNE, names_what_it_needs(given.command))
+    workers, address = given.own["ray_workers"], given.own["ray_address"]
     if given.own["adapters"]:
+        if workers is not None or address:
+            raise ConfigError("several adapters train in one process", where="--adapters", remedy="leave --ray_... out")
         return run_together(given, [Path(path) for path in given.own["adapters"]], rules)
     config = config_for(given, recipes_behind(given), rules)
     assert config.output_path is not None  # the rules have seen to it
@@ -89,8 +97,12 @@ def run(given: Given) -> int:
     if Run(config.output_path).is_done and config.training.resume:
         console.print(f"{config.output_path} is done; there is nothing to go on with", markup=False, highlight=False)
     try:
-        with shown_progress(console) as sink:
-            finished = pipeline.finetune(config, [sink])
+        if workers is not None or address:
+            console.print(f"on a Ray cluster; what it does: oleaster watch {config.output_path}")
+            finished = pipeline.finetune_on_cluster(config, 1 if workers is None else workers, address)
+        else:
+            with shown_progress(console) as sink:
+                finished = pipeline.finetune(config, [sink])
     except KeyboardInterrupt:
         raise KeyboardInterrupt(kept(config.output_path)) from None
     print_run(finished)

@@ -1,6 +1,7 @@
 """The story: rows and a base model go in, a run that answers comes out, and an artifact that answers like it.
 
     finetune(config)                 rows -> examples -> tokens -> batches -> steps -> Run    tuning.py
+    finetune_on_cluster(config, n)   the same with processes on the machines of a Ray cluster  tuning_ray.py
     finetune_together(configs)       the same for several adapters over one base      tuning.py
     forecast(config)                 a few real steps -> time, memory, which methods fit      forecast.py
     evaluate(path, config)           Run, model or artifact -> Report                         scoring.py
@@ -32,6 +33,7 @@ from oleaster.pipeline.searching import read_search, run_search
 from oleaster.pipeline.shelf import Shelf, get_ready
 from oleaster.pipeline.shipping import auto_opt, generate_adapter, verify
 from oleaster.pipeline.tuning import Preview, finetune, finetune_together, plan
+from oleaster.pipeline.tuning_ray import finetune_on_cluster
 
 __all__ = [
     "Assistant",
@@ -45,6 +47,7 @@ __all__ = [
     "evaluate",
     "evaluate_model",
     "finetune",
+    "finetune_on_cluster",
     "finetune_together",
     "forecast",
     "foresee",

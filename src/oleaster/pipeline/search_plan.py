@@ -10,6 +10,7 @@ from oleaster.config.rules import TO_FINETUNE, check
 from oleaster.config.schema import Config
 from oleaster.core.errors import ConfigError, MissingExtraError
 from oleaster.core.machine import usable_cores
+from oleaster.pipeline.ray_cluster import need_ray
 
 if TYPE_CHECKING:
     from oleaster.config.search import Dimension
@@ -75,6 +76,5 @@ def _need_optuna(config: Config) -> None:
         if importlib.util.find_spec(package) is None:
             remedy = 'pip install "oleaster[search]"'
             raise MissingExtraError(f"the package {package} is not installed", where="search", remedy=remedy)
-    if config.search_strategy.engine == "ray" and importlib.util.find_spec("ray") is None:
-        remedy = 'pip install "oleaster[ray]"'
-        raise MissingExtraError("the package ray is not installed", where="search_engine ray", remedy=remedy)
+    if config.search_strategy.engine == "ray":
+        need_ray("search_engine ray")

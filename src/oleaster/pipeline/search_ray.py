@@ -7,7 +7,6 @@ folder of the search must be one that all machines see.
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import threading
@@ -18,21 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oleaster.core.errors import ConfigError, RunError, UserError
+from oleaster.pipeline.ray_cluster import LOST_MACHINES, joined
 
 if TYPE_CHECKING:
     from oleaster.pipeline.trials import Deadline
     from oleaster.search.papers import Watch
     from oleaster.search.study import Study
-
-LOST_MACHINES = 3
-"""So often a trial is begun again on another machine."""
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-}
-"""No reports to Ray's makers, no files that nobody reads."""
 
 
 def work_on_cluster(study: Study, deadline: Deadline, watch: Watch) -> None:
@@ -40,17 +30,13 @@ def work_on_cluster(study: Study, deadline: Deadline, watch: Watch) -> None:
 
     Raises: ConfigError when there is no cluster at the address; RunError when Ray gives up.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray  # pyright: ignore[reportMissingImports]  (an extra)
-    from ray import tune  # pyright: ignore[reportMissingImports]
-
     strategy, threads = study.config.search_strategy, study.config.training.num_threads or 1
     open_trials = study.wanted - sum(study.findings().count(state) for state in ("complete", "pruned", "failed"))
     if open_trials <= 0:
         return
-    _join(ray, strategy.ray_address, threads * strategy.workers)
-    try:
+    with joined(strategy.ray_address, threads * strategy.workers):
+        from ray import tune  # pyright: ignore[reportMissingImports]  (an extra)
+
         tuner = tune.Tuner(
             tune.with_resources(_trainable(tune), {"cpu": threads}),
             param_space={"folder": str(study.folder.resolve()), "here": str(Path.cwd()), "threads": threads},
@@ -69,26 +55,10 @@ def work_on_cluster(study: Study, deadline: Deadline, watch: Watch) -> None:
         )
         with _told(study, watch):
             found = tuner.fit()
-    finally:
-        ray.shutdown()
     if problems := [text for result in found if (text := (result.metrics or {}).get("problem"))]:
         raise ConfigError(problems[0], where="search_engine ray")
     if found.errors and not deadline.is_past:
         raise RunError(f"{len(found.errors)} trials broke off on the cluster\n{found.errors[0]}\n  -> --resume goes on")
-
-
-def _join(ray: Any, address: str | None, cpus: int) -> None:
-    """Become part of the cluster at `address`, or begin one on this machine."""
-    if ray.is_initialized():
-        return
-    try:
-        own = {} if address else {"num_cpus": cpus, "include_dashboard": False}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except ConnectionError as error:
-        remedy = "ray start --head begins a cluster; without ray_address one begins on this machine"
-        raise ConfigError(
-            f"no Ray cluster answers ({error})", where=f"ray_address: {address}", remedy=remedy
-        ) from error
 
 
 def _trainable(tune: Any) -> Any:
