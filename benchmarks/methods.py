@@ -141,16 +141,18 @@ def measure_cell(given: argparse.Namespace, task: str, method: str) -> Figures:
     shutil.rmtree(run, ignore_errors=True)
     settings = {**BATCH, **own, "method": method, **METHODS[method], "model": given.model}
     settings |= {"data_files": [str(rows / "train.jsonl")], "output_path": str(run)}
-    step = alone(plan_errors.foretell, {**settings, "max_steps": 10})["step_seconds"]
-    steps = max(10, round(60 * given.minutes / step))
-    cell = alone(trained_and_scored, {"train": {**settings, "max_steps": steps}, "score": {**score, "path": str(run)}})
+    cell = alone(
+        trained_and_scored, {"minutes": given.minutes, "train": settings, "score": {**score, "path": str(run)}}
+    )
     shutil.rmtree(run / "checkpoints" if task == next(iter(TASKS)) else run)
     return cell
 
 
 def trained_and_scored(settings: Settings) -> Figures:
-    """A training, what it took, and what came of it."""
-    return {**plan_errors.train(settings["train"]), **scored(settings["score"])}
+    """A training of as many steps as `plan` says go into the time, what it took, and what came of it."""
+    step = plan_errors.foretell({**settings["train"], "max_steps": 10})["step_seconds"]
+    steps = max(10, round(60 * settings["minutes"] / step))
+    return {**plan_errors.train({**settings["train"], "max_steps": steps}), **scored(settings["score"])}
 
 
 def scored(settings: Settings) -> Figures:
