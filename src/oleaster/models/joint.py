@@ -50,7 +50,8 @@ class Joint:
     def target_hidden(self, batches: Sequence[Batch]) -> list[Tensor]:
         """For each model's batch, the normed hidden states [M, C] that predict its targets."""
         line, last = self._line, len(self._line.architecture.layers) - 1
-        seats = _behind_each_other([len(batch.ids) for batch in batches])
+        lengths = [len(batch.ids) for batch in batches]
+        seats = _behind_each_other(lengths)
         hidden = torch.cat([model.embed(batch) for model, batch in zip(self._models, batches, strict=True)])
         delta = None
         positions = torch.cat([batch.positions for batch in batches])
@@ -60,19 +61,21 @@ class Joint:
             x, hidden = line.normed(layer.input_layernorm, hidden, delta)
             again = line.again(layer.input_layernorm, hidden)
             q, k, v = line.queries_keys_values(layer.self_attn, x, again, seats)
-            cos, sin = angles[kind.rope]
+            # `split`, not slices: each slice would give back a gradient of the whole line, most of it zeros
+            pieces = zip(*(part.split(lengths) for part in (q, k, v, *angles[kind.rope])), strict=True)
             parts = [
-                attend(q[s], k[s], v[s], (cos[s], sin[s]), batch.buckets, line.attending(kind))
-                for s, batch in zip(seats, batches, strict=True)
+                attend(q, k, v, (cos, sin), batch.buckets, line.attending(kind))
+                for (q, k, v, cos, sin), batch in zip(pieces, batches, strict=True)
             ]
             if i == last:
                 needed = [needed for needed, _ in uses]
-                hidden = torch.cat([hidden[s][n] for s, n in zip(seats, needed, strict=True)])
+                hidden = torch.cat([part[n] for part, n in zip(hidden.split(lengths), needed, strict=True)])
                 parts = [part[n] for part, n in zip(parts, needed, strict=True)]
-                seats = _behind_each_other([len(n) for n in needed])
+                lengths = [len(n) for n in needed]
+                seats = _behind_each_other(lengths)
             hidden, delta = line.after_attention(layer, torch.cat(parts), hidden, seats)
         normed, _ = line.normed(line.model.norm, hidden, delta)
-        return [normed[s][which] for s, (_, which) in zip(seats, uses, strict=True)]
+        return [part[which] for part, (_, which) in zip(normed.split(lengths), uses, strict=True)]
 
 
 def why_not_together(models: Sequence[nn.Module]) -> str | None:
