@@ -133,14 +133,14 @@ def figures(model: str, plan: Figures, steps: int, quick: bool) -> Figures:
 
 
 def measure_cell(given: argparse.Namespace, task: str, method: str) -> Figures:
-    """Train and score; of the first task the run is kept. The base is scored beside the first method."""
+    """Train and score; of the first task the run is kept. The base is scored beside `lora`."""
     name, metric, own = TASKS[task]
     run = given.kept / "runs" / method
     shutil.rmtree(run, ignore_errors=True)
     train = {**BATCH, **own, "method": method, **METHODS[method], "model": given.model}
     train |= {"data_files": [str(given.data / name / "train.jsonl")], "output_path": str(run)}
     score = {"eval_data_files": [str(given.data / name / "test.jsonl")], "eval_max_samples": given.test_rows}
-    score |= {"run": str(run), "metric": metric, "max_new_tokens": 48, "base": method == given.methods.split(",")[0]}
+    score |= {"run": str(run), "metric": metric, "max_new_tokens": 48, "base": method == "lora"}
     length = {"minutes": given.minutes, "steps": given.steps}
     cell = alone(trained_and_scored, {**length, "train": train, "score": score})
     shutil.rmtree(run / "checkpoints" if task == next(iter(TASKS)) else run)

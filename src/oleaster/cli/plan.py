@@ -19,7 +19,7 @@ def command() -> Command:
     settings = select(["", *(name for name in sections() if name != "export")])
     return Command(
         name="plan",
-        summary="Run a few steps of a training in memory and say what all of it will take. Nothing is written.",
+        summary="Run a few steps of a training in memory and say what all of it will take. Nothing is kept.",
         usage=("oleaster plan -m MODEL -d ROWS [flags of finetune]", "oleaster plan --config RECIPE.yaml"),
         run=run,
         own=(RECIPE, Flag("json", "Print the figures as one JSON object.", "switch")),
