@@ -33,13 +33,14 @@ _STORAGE_ERRNOS = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is larger than this system or its limits allow",
     errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
     errno.EIO: "the disk reports an input/output error",
 }
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the disk (full, quota, read-only, I/O) under this block into StorageError; let others pass.
+    """Turn errors of the disk (full, read-only, permissions, ...) under this block into StorageError; let others pass.
 
     Args:
         path: what is being written; named in the message together with the free space of its file system.
@@ -50,7 +51,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         reason = _STORAGE_ERRNOS.get(error.errno or 0)
         if reason is None:
             raise
-        raise StorageError(f"{path} could not be written: {reason} ({free_mb(path):.0f} MB free)") from error
+        of = f" for {error.filename}" if error.errno == errno.EACCES and error.filename else ""
+        raise StorageError(f"{path} could not be written: {reason}{of} ({free_mb(path):.0f} MB free)") from error
 
 
 def free_mb(path: Path) -> float:
@@ -67,7 +69,7 @@ def require_space(path: Path, needed_bytes: int) -> None:
     needed, free = needed_bytes / _MIB, free_mb(path)
     if needed > free:
         raise StorageError(
-            f"{path} needs {needed:.0f} MB, {free:.0f} MB are free: {needed - free:.0f} MB are missing on this disk"
+            f"{path} needs {needed:.1f} MB, {free:.1f} MB are free: {needed - free:.1f} MB are missing on this disk"
         )
 
 
@@ -98,7 +100,8 @@ def staged_file(target: Path) -> Iterator[Path]:
             part.replace(target)
             sync(part.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk it cannot be deleted, and why is on its way up already
+            part.unlink(missing_ok=True)
         _in_work.discard(part)
 
 

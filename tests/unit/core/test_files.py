@@ -19,6 +19,7 @@ from oleaster.core.files import (
     link_or_copy,
     remove_folder,
     require_space,
+    staged_file,
     staged_folder,
     storage_errors,
     sweep,
@@ -176,7 +177,7 @@ def test_across_file_systems_it_is_a_copy(tmp_path: Path) -> None:
 
 def test_missing_space_is_counted_before_the_work(tmp_path: Path) -> None:
     require_space(tmp_path / "not" / "yet" / "there", 1)
-    with pytest.raises(StorageError, match=r"needs 1073741824 MB, \d+ MB are free: \d+ MB are missing"):
+    with pytest.raises(StorageError, match=r"needs 1073741824\.0 MB, \d+\.\d MB are free: \d+\.\d MB are missing"):
         require_space(tmp_path, 2**50)
 
 
@@ -184,8 +185,23 @@ def test_errors_of_the_disk_are_named_and_others_pass(tmp_path: Path) -> None:
     full = pytest.raises(StorageError, match=r"x could not be written: the disk is full \(\d+ MB free\)")
     with full, storage_errors(tmp_path / "x"):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(PermissionError), storage_errors(tmp_path):
-        raise PermissionError(errno.EACCES, "no")
+    denied = pytest.raises(StorageError, match="permission is denied for /there")
+    with denied, storage_errors(tmp_path / "x"):
+        raise PermissionError(errno.EACCES, "denied", "/there")
+    with pytest.raises(FileNotFoundError), storage_errors(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "no")
+
+
+def test_what_cannot_be_cleaned_up_does_not_hide_why(tmp_path: Path) -> None:
+    """On a disk that became read-only the unfinished file cannot be deleted; here a folder of its name cannot."""
+
+    def fail() -> None:
+        with staged_file(tmp_path / "x") as part:
+            part.mkdir()
+            raise OSError(errno.EROFS, "read-only")
+
+    with pytest.raises(StorageError, match="the file system is read-only"):
+        fail()
 
 
 def test_a_work_folder_is_gone_after_its_block_and_after_a_kill(tmp_path: Path) -> None:

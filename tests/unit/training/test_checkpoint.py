@@ -287,7 +287,7 @@ def small_disk(tmp_path: Path):
 def test_a_disk_too_small_is_known_before_the_write(small_disk: Path) -> None:
     checkpoints = Checkpoints(small_disk / "checkpoints")
     checkpoints.save(state_at(1, size=128))
-    with pytest.raises(StorageError, match=r"needs \d+ MB, \d+ MB are free: \d+ MB are missing"):
+    with pytest.raises(StorageError, match=r"needs [\d.]+ MB, [\d.]+ MB are free: [\d.]+ MB are missing"):
         checkpoints.save(state_at(2, size=1024))
     state, notices = checkpoints.latest()
     assert state is not None
