@@ -5,7 +5,7 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from oleaster.cli.data.rows import FILES, RECIPE, TITLES, settings_of, shape_flags
+from oleaster.cli.data.rows import FILES, RECIPE, SHAPE, TITLES, settings_of, shape_flags
 from oleaster.cli.words import Command, Given
 from oleaster.config.flags import Flag
 
@@ -54,7 +54,8 @@ def run(given: Given) -> int:
     share = config.data.validation_fraction
     if not USUAL[0] <= share <= USUAL[1]:
         print(f"note: 10 to 20 % for validation is usual, {share:.0%} was asked for")
-    print(f"next: oleaster finetune -m MODEL -d {quote(str(own['output']))} -o runs/first")
+    shape = [f" --{name} {quote(str(value))}" for name, value in given.settings.items() if name in SHAPE]
+    print(f"next: oleaster finetune -m MODEL -d {quote(str(own['output']))}{''.join(shape)} -o runs/first")
     return 0
 
 
