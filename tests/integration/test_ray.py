@@ -18,7 +18,7 @@ from oleaster.core.run import Run
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 SETTINGS = (
     *("--prompt_field", "phrase", "--completion_field", "tone"),
-    *("--dtype", "float32", "--num_threads", "1", "--logging_steps", "1", "--eval_steps", "4"),
+    *("--dtype", "float32", "--logging_steps", "1", "--eval_steps", "4"),
     *("--learning_rate", "3e-3", "--early_stopping_patience", "0"),
 )
 
@@ -53,6 +53,8 @@ def test_a_training_on_two_nodes(program: Program, cluster: str, tiny: Path, row
     done = program(*words, "-o", "two", *on_ray, cwd=tmp_path)
     assert "oleaster watch two" in done.stdout
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert "num_threads: 1" in Run(tmp_path / "two").recipe.read_text()  # its share of the cluster
+    assert {path.name for path in (tmp_path / "two").iterdir()} & {"ray", "oleaster.yaml.before"} == set()
     again = program(*words, "-o", "two", *on_ray, cwd=tmp_path, code=2)
     assert "holds a finished run" in again.stderr
 

@@ -42,13 +42,13 @@ def finetune_on_cluster(config: Config, workers: int, address: str | None = None
     if config.output_path is None:
         raise ConfigError("not given: the folder of the run", where="output_path", remedy="--output_path runs/first")
     settled = get_ready(config).config  # what is wrong with rows or base is said here, not on another machine
-    with Run.claim(
-        config.output_path, recipe_text(replace(settled, resume=False)), resume=config.training.resume
-    ) as run:
-        if run.is_done:
-            return run
     with joined(address, max(workers, usable_cores())) as ray:
-        _train(ray, replace(config, resume=True), workers)
+        threads = config.training.num_threads or max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+        recipe = recipe_text(replace(settled, num_threads=threads, resume=False))
+        with Run.claim(config.output_path, recipe, resume=config.training.resume) as run:
+            if run.is_done:
+                return run
+        _train(ray, replace(config, num_threads=threads, resume=True), workers)
     return run
 
 
@@ -58,16 +58,15 @@ def _train(ray: Any, config: Config, workers: int) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer  # pyright: ignore[reportMissingImports]
     from ray.train.v2.api.exceptions import TrainingFailedError  # pyright: ignore[reportMissingImports]
 
-    there = ray.cluster_resources()
-    threads = config.training.num_threads or max(1, int(there.get("CPU", 1)) // workers)
-    gpus = there.get("GPU", 0) >= workers
+    gpus = ray.cluster_resources().get("GPU", 0) >= workers
     assert config.output_path is not None  # finetune_on_cluster has seen to it
-    told = {"config": replace(config, num_threads=threads).model_dump_json(), "here": str(Path.cwd())}
+    told = {"config": config.model_dump_json(), "here": str(Path.cwd())}
+    share = {"CPU": config.training.num_threads or 1}
     trainer = TorchTrainer(
         _process,
         train_loop_config=told,
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": threads}),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus, resources_per_worker=share),
         run_config=RunConfig(
             name=STORAGE,
             storage_path=str(config.output_path.resolve()),
