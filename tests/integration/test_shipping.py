@@ -8,9 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -266,6 +269,32 @@ def test_several_runs_on_one_base_answer_each_as_alone(
     assert program("verify", shared, "--adapter=tone", cwd=tmp_path).stdout.endswith("every rung holds\n")
     unknown = program("generate", shared, "hello", "--adapter=tony", cwd=tmp_path, code=2)
     assert "did you mean 'tone'?" in unknown.stderr
+    with served(program, shared) as (address, names):
+        assert names == ["shared", "tone", "trained"]
+        for name, expected in alone.items():  # `generate` does not show a character that was cut in the middle
+            assert [asked(address, name, question).rstrip("\ufffd") + "\n" for question in QUESTIONS] == expected
+
+
+@contextmanager
+def served(program: Program, folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """(address, names of what answers there) while the block lasts; Ctrl-C ends it well."""
+    process = program.start("serve", folder, "--port=0", cwd=folder)
+    try:
+        assert process.stdout is not None
+        names, _, rest = process.stdout.readline().partition(" at ")
+        yield rest.split()[0], names.split(", ")
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
+def asked(address: str, model: str, question: str) -> str:
+    """The answer over HTTP."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": question}]}).encode()
+    request = Request(f"{address}/chat/completions", body, {"content-type": "application/json"})
+    with urlopen(request, timeout=60) as reply:
+        return json.load(reply)["choices"][0]["message"]["content"]
 
 
 def test_a_killed_export_never_leaves_a_half_artifact(

@@ -29,7 +29,7 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Question and answer until the user ends it."""
-    config, sampling = model_settings(given)
+    config, sampling = model_settings(given, given.own["adapter"])
 
     from oleaster import pipeline
 

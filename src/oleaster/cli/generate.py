@@ -41,7 +41,7 @@ def command() -> Command:
 
 def run(given: Given) -> int:
     """Print one answer."""
-    config, sampling = model_settings(given)
+    config, sampling = model_settings(given, given.own["adapter"])
     prompt = given.own["prompt"]
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
@@ -57,8 +57,11 @@ def run(given: Given) -> int:
     return 0
 
 
-def model_settings(given: Given) -> tuple[Config, Sampling]:
-    """The settings of the run behind the model, and how tokens are chosen. Raises: ConfigError without a model."""
+def model_settings(given: Given, adapter: str | None = None) -> tuple[Config, Sampling]:
+    """The settings of the run behind the model or its adapter, and how tokens are chosen.
+
+    Raises: ConfigError without a model.
+    """
     from oleaster.cli.settings import config_for
     from oleaster.inference.predictor import Sampling
     from oleaster.pipeline.loading import recipe_of
@@ -67,7 +70,7 @@ def model_settings(given: Given) -> tuple[Config, Sampling]:
     path, own = given.own["model_path"], given.own
     if own["temperature"] < 0 or not 0 < own["top_p"] <= 1 or own["top_k"] < 0:
         raise ConfigError("temperature >= 0, top_k >= 0 and 0 < top_p <= 1 must hold", where="sampling")
-    config = config_for(given, recipe_of(path, own["adapter"]), ALWAYS)
+    config = config_for(given, recipe_of(path, adapter), ALWAYS)
     sampling = Sampling(
         max_new_tokens=config.evaluation.max_new_tokens,
         temperature=own["temperature"],

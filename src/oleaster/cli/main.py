@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "unblind": "Read the judges' sheets back: who was preferred, and do they agree",
     "generate": "Answer one prompt",
     "chat": "Talk to a model or run",
+    "serve": "Answer over HTTP as OpenAI's API does: a run, a model, an artifact and its adapters",
     "auto-opt": "Export a model or run for ONNX Runtime, and prove that it answers the same (alias: optimize)",
     "generate-adapter": "Export one base model that carries several adapters",
     "verify": "Prove it again for an artifact that exists",

@@ -66,7 +66,7 @@ class OnnxPredictor:
         self._config = json.loads(path.read_text(encoding="utf-8"))
         self._context: int = self._config["model"]["context_length"]
         self._threads = threads or usable_cores()
-        self._adapter_name = adapter
+        self.adapter = adapter
         self._adapter_file = _adapter_file(self.folder, adapter) if adapter else None
         self.name = name or (f"{self.folder.name}:{adapter}" if adapter else self.folder.name)
         self.stop_ids = tuple(stop_ids) if stop_ids else _as_ids(self._config["model"]["eos_token_id"])
@@ -159,8 +159,8 @@ class OnnxPredictor:
             options |= {"do_sample": False}
         params.set_search_options(**options)
         generator = og.Generator(self._model, params)
-        if self._adapter_name:
-            generator.set_active_adapter(self._adapters, self._adapter_name)
+        if self.adapter:
+            generator.set_active_adapter(self._adapters, self.adapter)
         generator.append_tokens(np.asarray(rows, dtype=np.int32))
         answers: list[list[int]] = [[] for _ in rows]
         ended = [False] * len(rows)
@@ -178,6 +178,13 @@ class OnnxPredictor:
                     if on_token:
                         on_token(indices[row], int(token))
         return zip(indices, answers, ended, strict=True)
+
+    def with_adapters(self) -> Iterator[OnnxPredictor]:
+        """One for each adapter in the folder, over the weights and the tokenizer of this one."""
+        for file in sorted((self.folder / "adapters").glob("*.onnx_adapter")):
+            other = OnnxPredictor(self.folder, file.stem, threads=self._threads, stop_ids=self.stop_ids)
+            other._model, other._tokenizer = self._model, self._tokenizer
+            yield other
 
     @property
     def tokenizer(self) -> GenaiTokenizer:
@@ -200,7 +207,7 @@ class OnnxPredictor:
     @cached_property
     def _adapters(self) -> Any:
         adapters = _genai().Adapters(self._model)
-        adapters.load(str(self._adapter_file), self._adapter_name)
+        adapters.load(str(self._adapter_file), self.adapter)
         return adapters
 
     @cached_property

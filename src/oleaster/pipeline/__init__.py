@@ -7,7 +7,7 @@
     evaluate(path, config)           Run, model or artifact -> Report                         scoring.py
     evaluate_model(path, rows)       the same for rows in memory, one report                  measuring.py
     benchmark(path, plan)            Run, model or artifact in established benchmarks         benchmarking.py
-    load(path)                       Run, model or artifact -> answers                        answering.py
+    load(path)                       Run, model or artifact -> answers; load_all: its adapters too   answering.py
     auto_opt(path, config, output)   Run or model -> Artifact                                 shipping.py
     verify(path, config)             Artifact -> the fidelity ladder again                    shipping.py
     run_search(config)               many trainings -> the best Run                           searching.py
@@ -21,7 +21,7 @@ Each function takes the typed `Config` and calls one room after the other; the r
 `--help` stays quick and an artifact answers on a machine without torch.
 """
 
-from oleaster.pipeline.answering import Assistant, load
+from oleaster.pipeline.answering import Assistant, load, load_all
 from oleaster.pipeline.benchmarking import benchmark
 from oleaster.pipeline.curating import augment_data, clean_data, report_data, split_data
 from oleaster.pipeline.forecast import Forecast, forecast
@@ -54,6 +54,7 @@ __all__ = [
     "generate_adapter",
     "get_ready",
     "load",
+    "load_all",
     "plan",
     "plan_search",
     "read_search",

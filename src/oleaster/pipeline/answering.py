@@ -42,24 +42,30 @@ class Assistant:
         Args:
             on_text: called with each new piece of the answer as it comes.
         """
-        from oleaster.data.encode import encode_prompt
-        from oleaster.data.encode_heads import encode_head_prompt
         from oleaster.inference.predictor import Sampling
 
         sampling = sampling or Sampling(self.config.evaluation.max_new_tokens)
+        ids = self.prompt_ids(prompt)
         if self.head is not None:
-            if not isinstance(prompt, (str, Mapping)):
-                prompt = prompt[-1]["content"]  # a head reads a text, not what was said before it
-            ids = encode_head_prompt(prompt, self.tokenizer, self.config.data, self.head)
             completion = self.predictor.generate([ids], sampling)[0]
             if on_text:
                 on_text(completion.text)
             return completion
-        ids = encode_prompt(prompt, self.tokenizer, self.config.data)
         if self.allowed is not None and not (sampling.choices or sampling.json_schema):
             sampling = replace(sampling, **asdict(self.allowed))
         stream = _stream(self.tokenizer, on_text) if on_text else None
         return self.predictor.generate([ids], sampling, stream)[0]
+
+    def prompt_ids(self, prompt: str | Sequence[Message] | Mapping[str, str]) -> list[int]:
+        """The tokens that `answer` reads. Raises: UserError when the prompt does not fit what was trained."""
+        from oleaster.data.encode import encode_prompt
+        from oleaster.data.encode_heads import encode_head_prompt
+
+        if self.head is None:
+            return encode_prompt(prompt, self.tokenizer, self.config.data)
+        if not isinstance(prompt, (str, Mapping)):
+            prompt = prompt[-1]["content"]  # a head reads a text, not what was said before it
+        return encode_head_prompt(prompt, self.tokenizer, self.config.data, self.head)
 
 
 def _stream(tokenizer: Any, on_text: Callable[[str], None]) -> Callable[[int, int], None]:
@@ -101,6 +107,21 @@ def load(path: Path | str, config: Config = Config(), adapter: str | None = None
     loaded = load_tuned(path, config)
     allowed = allowed_answers(config, recipe, loaded.tokenizer)
     return Assistant(TorchPredictor(loaded, str(path)), loaded.tokenizer, config, allowed=allowed)
+
+
+def load_all(path: Path | str, config: Config = Config()) -> dict[str, Assistant]:
+    """`load(path)` under its folder's name, and every adapter that an artifact carries under its own, over one base."""
+    from oleaster.inference.onnx_predictor import OnnxPredictor
+
+    base = load(path, config)
+    found = {Path(path).name: base}
+    if isinstance(base.predictor, OnnxPredictor):
+        for predictor in base.predictor.with_adapters():
+            recipe = recipe_of(path, predictor.adapter)
+            settled = _with_recipe(recipe, config) if recipe else config
+            allowed = allowed_answers(settled, recipe, base.tokenizer)
+            found[str(predictor.adapter)] = Assistant(predictor, base.tokenizer, settled, allowed=allowed)
+    return found
 
 
 def _with_recipe(path: Path, config: Config) -> Config:
