@@ -142,19 +142,10 @@ def staged_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     target = target.absolute()
     if target.exists() and not replace:
         raise FileExistsError(errno.EEXIST, "the folder exists already", str(target))
-    part = _temporary(target, "tmp")
-    with storage_errors(target):
-        _make_folder(target.parent)
-        sweep(target.parent)
-        part.mkdir()
-        _in_work.add(part)
-        try:
-            yield part
-            _sync_tree(part)
-            _swap_in(part, target)
-        finally:
-            _in_work.discard(part)
-            shutil.rmtree(part, ignore_errors=True)
+    with _temporary_folder(target) as part:
+        yield part
+        _sync_tree(part)
+        _swap_in(part, target)
 
 
 @contextmanager
@@ -163,7 +154,14 @@ def work_folder(target: Path) -> Iterator[Path]:
 
     It lies on the same file system, and what a killed process leaves of it is swept like any unfinished write.
     """
-    part = _temporary(target.with_name(f"{target.name}.work"), "tmp")
+    with _temporary_folder(target.with_name(f"{target.name}.work")) as part:
+        yield part
+
+
+@contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, deleted when the block ends, if it is still there."""
+    part = _temporary(target, "tmp")
     with storage_errors(target):
         _make_folder(part.parent)
         sweep(part.parent)
