@@ -45,9 +45,10 @@ def test_a_run_is_shown_as_it_stands(program: Program, trained: Path, tmp_path: 
     for what in ("training loss", "validation loss", "learning rate", "gradient norm", "speed", "memory", "processor"):
         assert what in done.stdout
     assert program("watch", tmp_path / "none", cwd=tmp_path, code=2).stderr.startswith("oleaster: ")
+    runs = {shutil.copytree(trained, tmp_path / "above" / name) for name in ("first", "second")}
     for command in ("watch", "report", "diagnose"):
-        above = program(command, trained.parent.parent, cwd=tmp_path, code=2)
-        assert str(trained) in above.stderr, above.stderr
+        above = program(command, tmp_path / "above", cwd=tmp_path, code=2)
+        assert all(str(run) in above.stderr for run in runs), above.stderr
 
 
 def test_the_page_shows_runs_side_by_side_to_this_machine_only(trained: Path) -> None:

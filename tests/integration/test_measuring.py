@@ -82,7 +82,7 @@ def test_compare_without_an_evaluation_says_how_to_make_one(program: Program, tr
     done = program("compare", run, tmp_path, cwd=tmp_path, code=2)
     assert "there is no report of an evaluation" in done.stderr
     assert "-d test.jsonl" in done.stderr
-    assert "the two models" in program("compare", run, cwd=tmp_path, code=2).stderr
+    assert "not given: the second model" in program("compare", run, cwd=tmp_path, code=2).stderr
 
 
 def test_an_artifact_or_a_model_keeps_its_report_in_the_folder_it_is_called_from(

@@ -54,5 +54,7 @@ def test_a_run_that_was_only_trained_has_a_page_beside_its_files(program: Progra
 
 def test_what_is_no_run_is_refused(program: Program, tmp_path: Path) -> None:
     done = program("report", "nothing", cwd=tmp_path, code=2)
-    assert done.stderr == ("oleaster: nothing: does not exist\n  -> name what finetune, auto-opt or run wrote\n")
+    assert done.stderr == (
+        "oleaster: nothing: the folder does not exist\n  -> oleaster finetune --output_path nothing ... makes one\n"
+    )
     assert "oleaster report runs/first" in program("report", cwd=tmp_path, code=2).stderr

@@ -15,8 +15,6 @@ _noted = False
 
 def note_interrupts() -> None:
     """From now on Ctrl-C is noted beside raising KeyboardInterrupt; a process that was told to ignore it goes on to."""
-    global _noted
-    _noted = False
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _note)
 
