@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,7 +59,7 @@ def build_app(models: Mapping[str, Served]) -> FastAPI:
     """An application that answers under the names of `models`; the first one is asked when a request names none.
 
     Answers are made one after the other, each with all threads: two at once would share the same cores and caches. A
-    client that hangs up stops its answer.
+    client that hangs up stops its stream.
     """
     from fastapi import FastAPI, Request
     from fastapi.exceptions import RequestValidationError
@@ -191,10 +192,11 @@ class _Task:
         except _GoneError:
             return
         except Exception as error:  # the status has been sent: the stream itself must say it
-            message = str(error) if isinstance(error, (OleasterError, _RefusedError)) else f"internal error: {error!r}"
-            send(_error(message))
-            send(None)
-            if not isinstance(error, (OleasterError, _RefusedError)):
+            known = isinstance(error, _RefusedError)
+            with suppress(_GoneError):
+                send(_error(str(error) if known else f"internal error: {error!r}"))
+                send(None)
+            if not known:
                 raise
 
     def _answer(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:

@@ -15,21 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from oleaster.inference.predictor import Sampling
 
 
-class _Part(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+
+class _Part(_Strict):
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(_Strict):
     """One turn; its content is text, whole or in parts."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[_Part]
-    name: str | None = None
 
     def plain(self) -> dict[str, str]:
         """As a chat template reads it."""
@@ -37,33 +36,38 @@ class ChatMessage(BaseModel):
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
-class _JsonSchema(BaseModel):
+class _JsonSchema(_Strict):
     name: str = ""
+    description: str = ""
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
 
 
-class ResponseFormat(BaseModel):
-    """`text`, or JSON that fits a schema."""
+class TextFormat(_Strict):
+    """Any answer."""
 
-    type: Literal["text", "json_schema"]
-    json_schema: _JsonSchema | None = None
+    type: Literal["text"]
 
 
-class _StreamOptions(BaseModel):
+class SchemaFormat(_Strict):
+    """JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: _JsonSchema
+
+
+class _StreamOptions(_Strict):
     include_usage: bool = False
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Request(_Strict):
     model: str | None = None
     """A name of /v1/models; default: the one that is served."""
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
     stream: bool = False
     stream_options: _StreamOptions | None = None
     n: Literal[1] | None = None
@@ -94,7 +98,7 @@ class ChatRequest(_Request):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(gt=0)] | None = None
-    response_format: ResponseFormat | None = None
+    response_format: Annotated[TextFormat | SchemaFormat, Field(discriminator="type")] | None = None
     logprobs: Literal[False] | None = None
 
     def sampling(self, usual: Sampling) -> Sampling:
@@ -102,7 +106,7 @@ class ChatRequest(_Request):
         found = super().sampling(usual)
         if self.max_completion_tokens is not None:
             found = replace(found, max_new_tokens=self.max_completion_tokens)
-        if self.response_format is not None and self.response_format.json_schema is not None:
+        if isinstance(self.response_format, SchemaFormat):
             found = replace(found, json_schema=json.dumps(self.response_format.json_schema.schema_))
         return found
 

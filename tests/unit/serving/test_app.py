@@ -14,6 +14,8 @@ from oleaster.core.errors import DataError
 from oleaster.inference.predictor import Completion, Sampling
 from oleaster.serving import Served, build_app
 
+USER = {"role": "user", "content": "a"}
+
 
 class Echo:
     """Answers with the prompt's words, one token each, and remembers how it was asked."""
@@ -127,6 +129,20 @@ def test_a_stream_has_the_pieces_the_end_and_the_count(client: TestClient) -> No
         ("completions", {"prompt": "a", "temperature": -1}, 400, "temperature: "),
         ("completions", {"prompt": "a", "model": "secnd"}, 404, "did you mean 'second'?"),
         ("completions", {"prompt": "forbidden", "stream": True}, 400, "is too long"),
+        ("completions", {"prompt": "a", "seed": -1}, 400, "seed: "),
+        (
+            "chat/completions",
+            {"messages": [USER], "response_format": {"type": "json_schema"}},
+            400,
+            "json_schema: Field",
+        ),
+        (
+            "chat/completions",
+            {"messages": [USER], "response_format": {"type": "json_object"}},
+            400,
+            "response_format: ",
+        ),
+        ("chat/completions", {"messages": [{**USER, "name": "x"}]}, 400, "name: this server does not carry it out"),
         ("chat/completions", {"messages": []}, 400, "messages: "),
         ("chat/completions", {}, 400, "messages: Field required"),
         ("embeddings", {"input": "a"}, 404, "POST /v1/embeddings: Not Found"),
